@@ -1,0 +1,159 @@
+"""Weight layouts of the dot-product kernels: what a kernel reads, packed once at compile time.
+
+A convolution's weights become `[group][panel][tap][depth/d][lane][d]`: a panel is the `lanes` output channels of one
+vector, a tap one row (or one point) of the filter window, and `d` the products that one instruction sums. One vector
+load then feeds one instruction, and the panels are read front to back.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class DotLayout:
+    """The operand form of a kernel family: `lanes` outputs a vector, `depth` products a lane, operand dtypes."""
+
+    lanes: int
+    depth: int
+    lhs: str
+    rhs: str
+
+
+@dataclass(frozen=True)
+class ConvShape:
+    """A 2-D convolution over NHWC activations. `padding` is (top, left, bottom, right); all sizes in elements."""
+
+    batch: int
+    height: int
+    width: int
+    in_channels: int
+    out_channels: int
+    kernel: tuple[int, int]
+    strides: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilations: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    @property
+    def out_height(self) -> int:
+        top, _, bottom, _ = self.padding
+        span = self.dilations[0] * (self.kernel[0] - 1) + 1
+        return (self.height + top + bottom - span) // self.strides[0] + 1
+
+    @property
+    def out_width(self) -> int:
+        _, left, _, right = self.padding
+        span = self.dilations[1] * (self.kernel[1] - 1) + 1
+        return (self.width + left + right - span) // self.strides[1] + 1
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one run."""
+        taps = self.kernel[0] * self.kernel[1] * self.in_channels // self.groups
+        return self.batch * self.out_height * self.out_width * self.out_channels * taps
+
+
+@dataclass(frozen=True)
+class ConvPacking:
+    """How a convolution's filter is cut for a dot-product kernel.
+
+    With one group and no dilation along the width, a row of the filter window is one contiguous run of
+    `kernel_w * in_channels` activations in NHWC, so `taps` counts rows; otherwise every point is a tap of its own.
+    `merged` groups share one dense block (zeros outside the diagonal) so that a block fills whole vectors.
+    """
+
+    layout: DotLayout
+    groups: int
+    merged: int
+    group_in: int
+    group_out: int
+    tap_rows: int
+    tap_cols: int
+    run: int
+
+    @staticmethod
+    def of(shape: ConvShape, layout: DotLayout) -> "ConvPacking":
+        """The cut of `shape`'s filter for `layout`."""
+        merged = 1
+        if shape.groups > 1:
+            group_out = shape.out_channels // shape.groups
+            while (merged * group_out) % layout.lanes and merged < shape.groups:
+                merged += 1
+                while shape.groups % merged:
+                    merged += 1
+        groups = shape.groups // merged
+        group_in = shape.in_channels // groups
+        flat = groups == 1 and shape.dilations[1] == 1
+        return ConvPacking(
+            layout=layout,
+            groups=groups,
+            merged=merged,
+            group_in=group_in,
+            group_out=shape.out_channels // groups,
+            tap_rows=shape.kernel[0],
+            tap_cols=1 if flat else shape.kernel[1],
+            run=shape.kernel[1] * group_in if flat else group_in,
+        )
+
+    @property
+    def panels(self) -> int:
+        """Vectors of outputs over all groups."""
+        return self.groups * -(-self.group_out // self.layout.lanes)
+
+    @property
+    def padded_run(self) -> int:
+        """`run` rounded up to whole dot-product groups; the rest meets zero weights."""
+        return -(-self.run // self.layout.depth) * self.layout.depth
+
+    @property
+    def packed_shape(self) -> tuple[int, ...]:
+        """`(panels, tap_rows, tap_cols, padded_run / depth, lanes, depth)`."""
+        lanes, depth = self.layout.lanes, self.layout.depth
+        return (self.panels, self.tap_rows, self.tap_cols, self.padded_run // depth, lanes, depth)
+
+    def pack(self, weight: np.ndarray) -> np.ndarray:
+        """Pack `weight` `(out, in / groups, kernel_h, kernel_w)` into `packed_shape`, same dtype."""
+        out, per_group, kernel_h, kernel_w = weight.shape
+        dense = np.zeros((self.groups, self.group_out, kernel_h, kernel_w, self.group_in), weight.dtype)
+        each_out = self.group_out // self.merged
+        blocks = weight.reshape(self.groups, self.merged, each_out, per_group, kernel_h, kernel_w)
+        for m in range(self.merged):
+            dense[
+                :, m * each_out : (m + 1) * each_out, :, :, m * per_group : (m + 1) * per_group
+            ] = blocks[:, m].transpose(0, 1, 3, 4, 2)
+        lanes, depth = self.layout.lanes, self.layout.depth
+        panels = self.panels // self.groups
+        padded = np.zeros(
+            (self.groups, panels * lanes, self.tap_rows, self.tap_cols, self.padded_run), weight.dtype
+        )
+        padded[:, : self.group_out, :, :, : self.run] = dense.reshape(
+            self.groups, self.group_out, self.tap_rows, self.tap_cols, self.run
+        )
+        split = padded.reshape(
+            self.groups, panels, lanes, self.tap_rows, self.tap_cols, self.padded_run // depth, depth
+        )
+        return np.ascontiguousarray(split.transpose(0, 1, 3, 4, 5, 2, 6)).reshape(self.packed_shape)
+
+    def pad_channels(self, values: np.ndarray) -> np.ndarray:
+        """One value per output channel, laid out as the accumulators are (zero where there is no channel)."""
+        lanes = self.layout.lanes
+        per_group = self.panels // self.groups * lanes
+        out = np.zeros((self.groups, per_group), values.dtype)
+        out[:, : self.group_out] = values.reshape(self.groups, self.group_out)
+        return out.reshape(-1)
+
+
+def pack_depthwise(weight: np.ndarray, layout: DotLayout) -> np.ndarray:
+    """Pack a depthwise filter `(channels, 1, kernel_h, kernel_w)` into `(row groups, kernel_w, padded channels, d)`.
+
+    `d` vertically adjacent taps form one dot-product group; rows beyond the filter are zero.
+    """
+    channels, _, kernel_h, kernel_w = weight.shape
+    depth = layout.depth
+    groups = -(-kernel_h // depth)
+    padded = -(-channels // layout.lanes) * layout.lanes
+    rows = np.zeros((groups * depth, kernel_w, padded), weight.dtype)
+    rows[:kernel_h, :, :channels] = weight[:, 0].transpose(1, 2, 0)
+    split = rows.reshape(groups, depth, kernel_w, padded)
+    return np.ascontiguousarray(split.transpose(0, 2, 3, 1))

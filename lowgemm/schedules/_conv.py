@@ -1,0 +1,200 @@
+"""The schedule of the dot-product convolution and GEMM family, one body for every level but AMX.
+
+    for block (parallel):                 a block of rows, or a block of weight panels
+      [stage the block's input]
+      for panel, tile:
+        acc[rows, columns, vectors] = 0   registers
+        for tap, k:  acc += dot(broadcast input group, weight vector)
+        for row, column, vector:  dst = epilogue(acc)
+"""
+
+from dataclasses import asdict, dataclass
+
+import tvm
+from tvm import s_tir
+
+from lowgemm import intrin
+from lowgemm.packing import ConvPacking, ConvShape, DotLayout
+from lowgemm.schedules import _steps
+from lowgemm.targets import CpuTarget
+from lowgemm.topi import ConvForm
+
+
+@dataclass(frozen=True)
+class ConvConfig:
+    """The knobs of one kernel.
+
+    `rows` x `columns` pixels by `vectors` x `lanes` outputs are held in registers; `unroll` dot-product groups of the
+    reduction are unrolled. `order` is "rows" (a parallel block is `block` tile rows with all outputs: large images) or
+    "panels" (a parallel block is one step of outputs: large weights).
+    """
+
+    rows: int
+    columns: int
+    vectors: int
+    lanes: int
+    unroll: int
+    order: str
+    block: int
+
+    def __post_init__(self) -> None:
+        if min(self.rows, self.columns, self.vectors, self.unroll, self.block) < 1:
+            raise ValueError(f"{self}: every knob is at least 1")
+        if self.order not in ("rows", "panels"):
+            raise ValueError(f'order is "rows" or "panels", not "{self.order}"')
+
+    def check(self, target: CpuTarget) -> None:
+        """Refuse a register tile that spills: accumulators, the weight vectors and a broadcast must fit."""
+        widening = 0 if target.dot_depth == 4 else 1
+        used = self.rows * self.columns * self.vectors + self.vectors + 1 + widening
+        # With one weight vector the product can overwrite the broadcast: no register more is needed.
+        used -= 1 if self.vectors == 1 and widening else 0
+        if used > target.registers:
+            raise ValueError(f"{self} needs {used} registers of {target.registers}")
+
+    def to_json(self) -> dict:
+        """The knobs by name."""
+        return asdict(self)
+
+
+def dot_layout(target: CpuTarget, lanes: int) -> DotLayout:
+    """The operand form of `target`'s dot product with `lanes` outputs a vector."""
+    dot = intrin.broadcast_dot(target, lanes)
+    return DotLayout(dot.lanes, dot.depth, dot.lhs, dot.rhs)
+
+
+def default_conv_config(shape: ConvShape, target: CpuTarget) -> ConvConfig:
+    """The heuristic choice for `shape`, used where nothing was tuned."""
+    group_out = shape.out_channels if shape.groups == 1 else max(shape.out_channels // shape.groups, 8)
+    lanes = target.lanes
+    if lanes == 16 and group_out % 16 and group_out % 16 <= 8:
+        lanes = 8
+    panels = -(-group_out // lanes)
+    rows, columns, vectors = _register_tile(shape, target, panels)
+    pixels = shape.out_height * shape.out_width
+    weights = shape.kernel[0] * shape.kernel[1] * shape.in_channels * shape.out_channels // shape.groups
+    tile_rows = -(-shape.out_height // rows)
+    # A block of rows re-reads all weights; a panel re-reads the whole input. The larger operand is read once.
+    if shape.groups == 1 and (pixels < 400 or weights > 4 * pixels * shape.in_channels):
+        order, block = "panels", 1
+    else:
+        order = "rows"
+        # Input and output of a block stay in L2 beside the weights.
+        row_bytes = (2 * shape.in_channels * shape.strides[0] + shape.out_channels) * shape.width * rows
+        block = max(1, min(96 * 1024 // row_bytes, tile_rows // 4))
+        block = _steps.largest_divisor(tile_rows, block)
+    return ConvConfig(rows, columns, vectors, lanes, 1, order, block)
+
+
+def _register_tile(shape: ConvShape, target: CpuTarget, panels: int) -> tuple[int, int, int]:
+    """(rows, columns, vectors) with the least waste on this shape; larger tiles where several waste the same."""
+    best: tuple[float, tuple[int, int, int]] | None = None
+    for vectors in (1, 2, 3, 4):
+        if vectors > 1 and panels % vectors:
+            continue
+        for rows in (1, 2):
+            for columns in range(1, 29):
+                if rows > 1 and (rows > shape.out_height or columns < shape.out_width):
+                    continue
+                config = ConvConfig(rows, columns, vectors, 8, 1, "rows", 1)
+                try:
+                    config.check(target)
+                except ValueError:
+                    continue
+                covered = -(-shape.out_height // rows) * rows * (-(-shape.out_width // columns) * columns)
+                waste = covered / (shape.out_height * shape.out_width)
+                # Instructions per product: the dot products, and the loads that feed them.
+                per_dot = 2 if target.dot_depth == 2 else 1
+                dots = rows * columns * vectors
+                cost = waste * (per_dot * dots + 0.5 * (rows * columns + vectors) + 2.0) / dots
+                if best is None or cost < best[0] - 1e-9:
+                    best = (cost, (rows, columns, vectors))
+    assert best is not None
+    return best[1]
+
+
+def schedule_qconv2d(
+    func: tvm.tirx.PrimFunc,
+    shape: ConvShape,
+    packing: ConvPacking,
+    form: ConvForm,
+    target: CpuTarget,
+    config: ConvConfig,
+) -> tvm.tirx.PrimFunc:
+    """Schedule `topi.qconv2d`'s function around the broadcast dot product.
+
+    Raises:
+        ValueError: the configuration does not fit the target's registers.
+    """
+    config.check(target)
+    dot = intrin.broadcast_dot(target, config.lanes)
+    lanes, depth = dot.lanes, dot.depth
+    sch = s_tir.Schedule(func)
+    acc, dst = sch.get_sblock("acc"), sch.get_sblock("dst")
+    sch.set_scope(acc, 0, "local")
+
+    # dst[n, y, x, o]  ->  block, panel, tile, (row, column, vector, lane)
+    n, y, x, o = sch.get_loops(dst)
+    yo, yi = sch.split(y, [None, config.rows])
+    xo, xi = sch.split(x, [None, config.columns])
+    po, pi, lane = sch.split(o, [None, config.vectors, lanes])
+    if config.order == "rows":
+        yb, yt = sch.split(yo, [None, config.block])
+        sch.reorder(n, yb, po, yt, xo, yi, xi, pi, lane)
+    else:
+        sch.reorder(po, n, yo, xo, yi, xi, pi, lane)
+    sch.compute_at(acc, xo, preserve_unit_loops=True)
+    _vectorize_output(sch, shape, yi, xi, pi, lane, lanes)
+
+    # acc[n, y, x, o] over (r, c, j)  ->  tap, k, (unrolled row, column, vector), dot
+    *_, ay, ax, ao, r, c, j = sch.get_loops(acc)
+    ap, al = sch.split(ao, [None, lanes])
+    steps = packing.padded_run // depth
+    unroll = _steps.largest_divisor(steps, config.unroll)
+    jo, ji, jk = sch.split(j, [None, unroll, depth])
+    sch.reorder(r, c, jo, ji, ay, ax, ap, al, jk)
+
+    # Parallel loops come before decompose_reduction, which refuses the dataflow otherwise.
+    block = sch.fuse(n, yb) if config.order == "rows" else po
+    sch.parallel(block)
+    if form.staged:
+        _place_stage(sch, shape, config, block)
+    if form.widen:
+        widen = sch.get_sblock("widen")
+        if config.order == "panels":
+            sch.compute_at(widen, block, preserve_unit_loops=True)
+            fused = sch.fuse(*sch.get_loops(widen)[1:])
+        else:
+            outer, *inner = sch.get_loops(widen)
+            sch.parallel(outer)
+            fused = sch.fuse(*inner)
+        _steps.vectorize_innermost(sch, fused, 16)
+    _steps.initialise_registers(sch, acc, r, lanes)
+    for loop in (ji, ay, ax, ap):
+        sch.unroll(loop)
+    sch.tensorize(al, dot.name)
+    return sch.mod["main"]
+
+
+def _vectorize_output(sch, shape, yi, xi, pi, lane, lanes) -> None:
+    for loop in (yi, xi, pi):
+        sch.unroll(loop)
+    if shape.out_channels % lanes == 0:
+        sch.vectorize(lane)
+
+
+def _place_stage(sch, shape, config, block) -> None:
+    """Stage the input of a row block inside it, or, under panels, the whole input once, in parallel, beforehand."""
+    stage = sch.get_sblock("stage")
+    if config.order == "rows":
+        sch.compute_at(stage, block, preserve_unit_loops=True)
+        *_, row = sch.get_loops(stage)
+    else:
+        n, h, row = sch.get_loops(stage)
+        if shape.out_height == 1:
+            # One long row: cut it at pixels.
+            pixel, row = sch.split(row, [None, shape.in_channels])
+            sch.parallel(pixel)
+        else:
+            sch.parallel(sch.fuse(n, h))
+    _steps.vectorize_innermost(sch, row, 32, uniform=shape.in_channels)

@@ -1,0 +1,39 @@
+"""Schedule steps that several families share; each is one rewrite of the loop nest."""
+
+from math import gcd
+
+from tvm import s_tir
+
+
+def extent(sch: s_tir.Schedule, loop) -> int:
+    """The constant trip count of `loop`."""
+    return int(sch.get(loop).extent)
+
+
+def vectorize_innermost(sch: s_tir.Schedule, loop, width: int, uniform: int | None = None) -> None:
+    """for i in n  ->  for io in n/v: for ii in vectorized(v)
+
+    `v` divides `n` and `uniform` (the stride at which a guard in the body can change, so that no vector straddles it),
+    and is at most `width`.
+    """
+    n = extent(sch, loop)
+    step = gcd(n, uniform) if uniform else n
+    v = max(d for d in range(1, min(width, step) + 1) if step % d == 0)
+    if v > 1:
+        _, inner = sch.split(loop, [None, v])
+        sch.vectorize(inner)
+
+
+def largest_divisor(n: int, limit: int) -> int:
+    """The largest divisor of `n` that is at most `limit`."""
+    return max(d for d in range(1, min(n, limit) + 1) if n % d == 0)
+
+
+def initialise_registers(sch: s_tir.Schedule, acc, at, lanes: int) -> None:
+    """Take the zeroing of the accumulators out of the reduction, one vector store each, fully unrolled."""
+    init = sch.decompose_reduction(acc, at)
+    *outer, columns = sch.get_loops(init)[-3:]
+    panel, lane = sch.split(columns, [None, lanes])
+    sch.vectorize(lane)
+    for loop in (*outer, panel):
+        sch.unroll(loop)

@@ -1,0 +1,120 @@
+"""The table of instruction-set levels and the choice among them."""
+
+import functools
+import os
+import platform
+from dataclasses import dataclass
+
+from lowgemm.errors import TargetError
+
+
+@dataclass(frozen=True)
+class CpuTarget:
+    """One instruction-set level: what a CPU must have, and the facts that schedules are written with.
+
+    `features` use the names of Linux's /proc/cpuinfo. `vector_bits` is the widest vector that kernels use and
+    `registers` how many such registers there are. `dot_depth` is how many products one dot-product lane sums.
+    """
+
+    level: str
+    features: tuple[str, ...]
+    llvm_cpu: str
+    llvm_features: tuple[str, ...]
+    vector_bits: int
+    registers: int
+    dot_depth: int
+    executable: bool = True
+
+    @property
+    def lanes(self) -> int:
+        """32-bit lanes of one vector."""
+        return self.vector_bits // 32
+
+    def missing(self, features: frozenset[str]) -> list[str]:
+        """The features this level needs that `features` lacks, in the table's order."""
+        return [name for name in self.features if name not in features]
+
+
+_AVX2 = ("avx2", "fma", "f16c", "bmi2")
+_AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd")
+
+# Best first: where several levels run, the first one of this table is the default.
+# avx2's kernels are compiled without FMA: TVM lets LLVM contract a*b+c, which would round once where the
+# definition rounds twice, so that two levels would disagree in the last bit.
+LEVELS: dict[str, CpuTarget] = {
+    t.level: t
+    for t in (
+        CpuTarget(
+            "avx512_vnni",
+            (*_AVX512, "avx512_vnni"),
+            "skylake-avx512",
+            ("+avx512vnni",),
+            512,
+            32,
+            4,
+        ),
+        CpuTarget("avx_vnni", (*_AVX2, "avx_vnni"), "haswell", ("+avxvnni",), 256, 16, 4),
+        CpuTarget("avx512", _AVX512, "skylake-avx512", (), 512, 32, 2),
+        CpuTarget("avx2", _AVX2, "haswell", (), 256, 16, 2),
+    )
+}
+
+
+@functools.cache
+def host_features() -> frozenset[str]:
+    """This CPU's features as the operating system reports them (empty where it does not say)."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return frozenset()
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as f:
+            for line in f:
+                if line.startswith("flags"):
+                    return frozenset(line.split(":", 1)[1].split())
+    except OSError:
+        pass
+    return frozenset()
+
+
+def host_levels() -> list[CpuTarget]:
+    """The levels this host can run, best first."""
+    return [t for t in LEVELS.values() if not t.missing(host_features())]
+
+
+def host() -> CpuTarget:
+    """The level used on this host: its best, or what the environment variable LOWGEMM_ISA names.
+
+    Raises:
+        TargetError: the host runs no level, or not the one that LOWGEMM_ISA names.
+    """
+    forced = os.environ.get("LOWGEMM_ISA")
+    if forced:
+        target = _named(forced)
+        if missing := target.missing(host_features()):
+            raise TargetError(f"LOWGEMM_ISA={forced}: this CPU lacks {', '.join(missing)}")
+        return target
+    levels = host_levels()
+    if not levels:
+        missing = LEVELS["avx2"].missing(host_features())
+        raise TargetError(f"this CPU runs none of lowgemm's levels; the lowest lacks {', '.join(missing)}")
+    return levels[0]
+
+
+def parse(text: str) -> list[CpuTarget]:
+    """The targets that `text` names: "host", or level names separated by commas.
+
+    Returns them best first, without repetition.
+
+    Raises:
+        TargetError: an unknown name, or no name at all.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise TargetError(f'no target named; use "host" or some of {", ".join(LEVELS)}')
+    wanted = {(host() if name == "host" else _named(name)).level for name in names}
+    return [t for t in LEVELS.values() if t.level in wanted]
+
+
+def _named(name: str) -> CpuTarget:
+    if name not in LEVELS:
+        raise TargetError(f'unknown target "{name}"; use "host" or some of {", ".join(LEVELS)}')
+    return LEVELS[name]

@@ -1,0 +1,9 @@
+"""What each integer operator computes: tensor expressions with the exact integer meaning, no target, no schedule.
+
+Block names that schedules look for: `stage` (padded, widened input), `widen` (weights in the operand dtype), `acc`
+(the 32-bit accumulation), `dst` (requantized output).
+"""
+
+from lowgemm.topi._conv import ConvForm as ConvForm
+from lowgemm.topi._conv import qconv2d as qconv2d
+from lowgemm.topi._depthwise import qdepthwise2d as qdepthwise2d
