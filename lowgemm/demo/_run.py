@@ -1,4 +1,4 @@
-"""The demo itself: float model -> calibrate -> compile -> load -> classify, with what came out of it."""
+"""The demo itself: float model -> calibrate -> compile -> load -> classify, and what came of it."""
 
 import importlib.util
 import os
@@ -18,7 +18,7 @@ _WARM_UP = 20
 
 @dataclass(frozen=True)
 class Classified:
-    """Labels that one engine gave to the test images, and its median time per image in microseconds."""
+    """The labels that one engine gave to the test images, and its median microseconds per image."""
 
     engine: str
     labels: np.ndarray
@@ -29,8 +29,9 @@ class Classified:
 class DemoReport:
     """What a demo run found; `lines` words it.
 
-    `lowgemm` is the compiled library; `peers` are ONNX Runtime on the float model and on the quantized model, empty
-    where it is not installed. Accuracies are shares in [0, 1] of the same test images.
+    `lowgemm` is the compiled library; `peers` are ONNX Runtime on the float model and on the
+    quantized model, empty where it is not installed. Accuracies are shares in [0, 1] of the same
+    test images.
     """
 
     library: Path
@@ -56,7 +57,7 @@ class DemoReport:
         width = max(len(row.engine) for row in rows)
         threads = f"{self.threads} thread{'s' if self.threads != 1 else ''}"
         text = [
-            f"{count} handwritten digits that the model was not trained on, one image at a time, {threads}",
+            f"{count} digits that the model was not trained on, one image at a time, {threads}",
             f"accuracy float  {floats:7.2%}  ({source})",
             f"accuracy int8   {self.accuracy(ours):7.2%}  (computed by {ours.engine})",
             "median time per image",
@@ -117,7 +118,7 @@ def run_demo(
 
 
 def _classify(engine: str, run: Callable[[np.ndarray], np.ndarray], digits: Digits) -> Classified:
-    """Label every test image with `run`, which takes `float32[1, 1, 28, 28]` and returns `float32[1, 10]`."""
+    """Label every test image with `run`: `float32[1, 1, 28, 28]` to `float32[1, 10]`."""
     for image in digits.test[:_WARM_UP]:
         run(image[None])
     labels = np.empty(len(digits.test), np.uint8)
@@ -137,9 +138,7 @@ def _onnxruntime(model: Path, threads: int) -> Callable[[np.ndarray], np.ndarray
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        str(model), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
     def run(image: np.ndarray) -> np.ndarray:
         outputs: Any = session.run([_OUTPUT], {_INPUT: image})

@@ -7,7 +7,8 @@ import numpy as np
 
 _FOLDER = Path(__file__).parent
 
-# A float32 ONNX model: `image` is `1x1x28x28` in [0, 1], `logits` is `1x10`. Made by tools/train_demo.py.
+# A float32 ONNX model: `image` is `1x1x28x28` in [0, 1], `logits` is `1x10`. Made by
+# tools/train_demo.py.
 MODEL_PATH = _FOLDER / "digits.onnx"
 
 
@@ -15,8 +16,9 @@ MODEL_PATH = _FOLDER / "digits.onnx"
 class Digits:
     """Handwritten digits from MNIST (Y. LeCun, C. Cortes, C. Burges), split into three.
 
-    `test` is `float32[1000, 1, 28, 28]` in [0, 1] and `labels` is `uint8[1000]`. `calibration` holds 200 of the
-    training images in the same form. `float_accuracy` is what PyTorch measured on `test` after training.
+    `test` is `float32[1000, 1, 28, 28]` in [0, 1] and `labels` is `uint8[1000]`. `calibration`
+    holds 200 of the training images in the same form. `float_accuracy` is what PyTorch measured on
+    `test` after training.
     """
 
     test: np.ndarray

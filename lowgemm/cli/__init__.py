@@ -1,0 +1,3 @@
+"""The command line: one file a command, each translating between the shell and public functions."""
+
+from lowgemm.cli._main import main as main

@@ -1,0 +1,28 @@
+"""`lowgemm demo`: the whole story on what ships with the package."""
+
+from pathlib import Path
+
+import click
+
+from lowgemm.cli._files import make_folder
+from lowgemm.cli._options import note, threads_option
+
+
+@click.command("demo")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("lowgemm-demo"),
+    show_default=True,
+    metavar="DIR",
+    help="Where the library goes.",
+)
+@threads_option
+def demo_command(output: Path, threads: int | None) -> None:
+    """Quantize, compile and run a digit classifier that ships with the package."""
+    make_folder(output)
+    from lowgemm.demo import run_demo
+
+    for line in run_demo(output, threads, progress=note).lines():
+        click.echo(line)

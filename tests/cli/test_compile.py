@@ -1,0 +1,87 @@
+"""`lowgemm compile` hands its flags on; the compiler itself is replaced here."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import lowgemm
+from lowgemm.cli import main
+
+
+class FakeModel:
+    def export(self, path: Path) -> None:
+        path.write_bytes(b"library")
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The arguments of each call of the compiler, in whose place a fake stands."""
+    made: list[dict[str, Any]] = []
+
+    def compile(model: Path, **arguments: Any) -> FakeModel:
+        made.append({"model": model, **arguments})
+        return FakeModel()
+
+    monkeypatch.setattr(lowgemm, "compile", compile, raising=False)
+    return made
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["compile", *map(str, arguments)])
+
+
+def test_defaults(calls: list[dict[str, Any]], tmp_path: Path) -> None:
+    result = invoke("m.onnx", "-o", tmp_path / "m.so")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == ""
+    assert calls == [
+        {
+            "model": Path("m.onnx"),
+            "target": "host",
+            "calibration": None,
+            "shapes": None,
+            "tuning_db": None,
+            "threads": None,
+        }
+    ]
+
+
+def test_every_flag(calls: list[dict[str, Any]], tmp_path: Path) -> None:
+    samples = tmp_path / "samples.npz"
+    np.savez(samples, x=np.ones((4, 3, 8, 8), np.float32))
+    flags = ["--calibrate", samples, "--target", "avx2,avx512_vnni", "--threads", 2]
+    flags += ["--shape", "x=1x3x8x8", "--shape", "y=2", "--tuning-db", "db"]
+    result = invoke("m.onnx", "-o", tmp_path / "m.so", *flags)
+    assert result.exit_code == 0, result.output
+    (call,) = calls
+    assert call["target"] == "avx2,avx512_vnni"
+    assert call["shapes"] == {"x": (1, 3, 8, 8), "y": (2,)}
+    assert call["tuning_db"] == Path("db")
+    assert call["threads"] == 2
+    assert call["calibration"]["x"].shape == (4, 3, 8, 8)
+
+
+def test_output_is_required(calls: list[dict[str, Any]]) -> None:
+    result = invoke("m.onnx")
+    assert result.exit_code == 2
+    assert "-o" in result.stderr
+    assert not calls
+
+
+def test_output_folder_is_checked_before_compiling(
+    calls: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    result = invoke("m.onnx", "-o", tmp_path / "no" / "m.so")
+    assert result.exit_code == 2
+    assert "does not exist" in result.stderr
+    assert not calls
+
+
+@pytest.mark.parametrize("threads", ["0", "-1", "two"])
+def test_bad_thread_count(calls: list[dict[str, Any]], tmp_path: Path, threads: str) -> None:
+    result = invoke("m.onnx", "-o", tmp_path / "m.so", "--threads", threads)
+    assert result.exit_code == 2
+    assert not calls

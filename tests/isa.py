@@ -1,0 +1,62 @@
+"""Which instruction-set levels this host runs, and which of them the tests have really exercised.
+
+The host's features come from /proc/cpuinfo and the levels' needs are written down here once more,
+on purpose: were they taken from `lowgemm.targets`, a mistake there would hide itself by skipping
+the tests that would show it.
+"""
+
+from pathlib import Path
+
+import pytest
+
+_AVX512 = ("avx2", "avx512f", "avx512bw", "avx512dq", "avx512vl")
+
+# level -> the flags of /proc/cpuinfo that its instructions need
+LEVELS: dict[str, tuple[str, ...]] = {
+    "avx2": ("avx2",),
+    "avx_vnni": ("avx2", "avx_vnni"),
+    "avx512": _AVX512,
+    "avx512_vnni": (*_AVX512, "avx512_vnni"),
+}
+
+exercised: set[str] = set()
+
+
+def cpu_flags() -> frozenset[str]:
+    """This CPU's flags; empty where /proc/cpuinfo does not tell."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return frozenset()
+    for line in text.splitlines():
+        if line.startswith("flags"):
+            return frozenset(line.split(":", 1)[1].split())
+    return frozenset()
+
+
+FLAGS = cpu_flags()
+
+
+def missing_features(level: str, flags: frozenset[str] = FLAGS) -> list[str]:
+    """The flags that `level` needs and `flags` lacks."""
+    return [flag for flag in LEVELS[level] if flag not in flags]
+
+
+def host_levels() -> list[str]:
+    """The levels that this host runs."""
+    return [level for level in LEVELS if not missing_features(level)]
+
+
+def isas(*levels: str) -> list:
+    """Levels as parameters of a test, each skipped by name where the CPU cannot run it.
+
+    `@pytest.mark.parametrize("isa", isas("avx2", "avx512_vnni"))`; without arguments, all levels.
+    """
+    return [pytest.param(level, marks=pytest.mark.isa(level)) for level in levels or LEVELS]
+
+
+def record_isa(level: str) -> None:
+    """Note that a kernel of `level` has run; passing tests marked `isa(level)` need no call."""
+    if level not in LEVELS:
+        raise ValueError(f"no such level: {level}")
+    exercised.add(level)
