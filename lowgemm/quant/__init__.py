@@ -1,0 +1,12 @@
+"""Quantization parameters and rounding, in numpy: what the kernels must compute, bit for bit."""
+
+from lowgemm.quant._linear import dequantize_linear as dequantize_linear
+from lowgemm.quant._linear import quantize_linear as quantize_linear
+from lowgemm.quant._linear import quantize_reciprocal as quantize_reciprocal
+from lowgemm.quant._qparams import QParams as QParams
+from lowgemm.quant._qparams import choose_qparams as choose_qparams
+from lowgemm.quant._qparams import choose_symmetric_scales as choose_symmetric_scales
+from lowgemm.quant._requantize import FixedPoint as FixedPoint
+from lowgemm.quant._requantize import choose_fixed_point as choose_fixed_point
+from lowgemm.quant._requantize import requantize as requantize
+from lowgemm.quant._requantize import requantize_fixed_point as requantize_fixed_point
