@@ -32,8 +32,10 @@ def record_isa():
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
-    if hasattr(config, "workeroutput"):  # a pytest-xdist worker hands its part to the main process
-        config.workeroutput["exercised"] = sorted(isa.exercised)
+    # pytest-xdist gives each worker this dict, which goes to the main process.
+    output: dict[str, list[str]] | None = getattr(config, "workeroutput", None)
+    if output is not None:
+        output["exercised"] = sorted(isa.exercised)
     elif _is_whole_suite(config) and _not_exercised() and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -37,9 +37,9 @@ def cpu_flags() -> frozenset[str]:
 FLAGS = cpu_flags()
 
 
-def missing_features(level: str, flags: frozenset[str] = FLAGS) -> list[str]:
-    """The flags that `level` needs and `flags` lacks."""
-    return [flag for flag in LEVELS[level] if flag not in flags]
+def missing_features(level: str) -> list[str]:
+    """The flags that `level` needs and this CPU lacks."""
+    return [flag for flag in LEVELS[level] if flag not in FLAGS]
 
 
 def host_levels() -> list[str]:

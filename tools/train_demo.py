@@ -146,7 +146,7 @@ def train(images: np.ndarray, labels: np.ndarray, epochs: int, batch: int = 64) 
     """Train with AdamW and one learning-rate cycle; the last weights count, none are picked."""
     torch.manual_seed(SEED)
     generator = torch.Generator().manual_seed(SEED)
-    model = DigitNet().to(memory_format=torch.channels_last)
+    model = DigitNet()
     inputs = torch.from_numpy(images).float().div(255).unsqueeze(1)
     targets = torch.from_numpy(labels).long()
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.02)
@@ -179,7 +179,7 @@ def accuracy(model: DigitNet, images: np.ndarray, labels: np.ndarray) -> float:
 def export(model: DigitNet, path: Path) -> None:
     """Write `model` as ONNX with a fixed batch of one, without the exporter's notes on sources."""
     program = torch.onnx.export(
-        model.to(memory_format=torch.contiguous_format),
+        model,
         (torch.zeros(1, 1, 28, 28),),
         input_names=["image"],
         output_names=["logits"],
@@ -200,7 +200,7 @@ def export(model: DigitNet, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Train the demo classifier.")
     parser.add_argument("--out", type=Path, default=Path("lowgemm/demo"))
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--threads", type=int, default=2)

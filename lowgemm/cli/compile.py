@@ -15,7 +15,7 @@ from lowgemm.cli._options import (
 )
 
 
-@click.command("compile")
+@click.command("compile", short_help="A model to a shared library.")
 @model_argument
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="OUT.so")
 @calibrate_option(required=False)

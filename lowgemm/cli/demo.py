@@ -8,7 +8,7 @@ from lowgemm.cli._files import make_folder
 from lowgemm.cli._options import note, threads_option
 
 
-@click.command("demo")
+@click.command("demo", short_help="All of it, on a model and images in the package.")
 @click.option(
     "-o",
     "--output",

@@ -1,19 +1,23 @@
 """`lowgemm inspect`: what a library holds, layer by layer, and how fast each layer is here."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lowgemm.cli._options import library_argument, note, threads_option
+from lowgemm.cli._tables import table
 
 if TYPE_CHECKING:
-    pass
+    import numpy as np
 
+_HEAD = ("layer", "kernel", "MMACs", "us", "% of time", "GOPS", "% of peak")
+_WORDS = 2  # columns of words
 _SEED = 0
 
 
-@click.command("inspect")
+@click.command("inspect", short_help="A library's layers and how fast each is here.")
 @library_argument
 @threads_option
 @click.option(
@@ -21,25 +25,67 @@ _SEED = 0
     type=click.IntRange(min=1),
     default=20,
     show_default=True,
-    help="Runs to take each layer's median time from.",
+    help="Runs to take each layer's time from.",
 )
 def inspect_command(library: Path, threads: int | None, repeat: int) -> None:
-    """Show LIBRARY's layers: kernel, multiply-accumulates, time, GOPS and share of this CPU's peak.
+    """Show the layers of LIBRARY: kernel, multiply-accumulates, time, GOPS and share of the peak.
 
     One multiply-accumulate counts as two operations. The inputs are random numbers. The peak is
-    what the dot-product instruction of the library's level reaches here on the same number of
-    threads, measured now.
+    what the dot-product instruction of the library's level reaches here, measured now, times the
+    number of threads.
     """
     import lowgemm
     from lowgemm.targets.peak import measure_peak
 
     net = lowgemm.load(library, threads=threads)
-    level = net.level
-    note(f"measuring the peak of {level}")
-    peak = measure_peak(level) * net.threads
+    note(f"measuring the peak of {net.level}")
+    peak = measure_peak(net.level) * net.threads
     note(f"running {repeat} times")
-    steps = net.profile(_random_inputs(net), repeat)
-    _print_table(steps, peak)
-    ports = (*(f"in {p}" for p in net.inputs.values()), *(f"out {p}" for p in net.outputs.values()))
-    click.echo(f"{library}  level {level}  {net.threads} threads  {'  '.join(ports)}")
-    click.echo(f"peak {peak:.0f} GOPS")
+    steps = net.profile(_random_inputs(net.inputs), repeat)
+    for line in table(_HEAD, rows(steps, peak), left=_WORDS):
+        click.echo(line)
+    threads_used = f"{net.threads} thread{'s' if net.threads != 1 else ''}"
+    click.echo(f"level {net.level}, {threads_used}, peak {peak:.0f} GOPS")
+
+
+def rows(steps: Sequence[Mapping[str, Any]], peak: float) -> list[tuple[str, ...]]:
+    """The table's rows, one a step and the sum of all; `peak` is in GOPS."""
+    total = sum(step["nanoseconds"] for step in steps)
+    macs = sum(step["macs"] for step in steps)
+    lines = [
+        _row(step["layer"], step["kernel"], step["macs"], step["nanoseconds"], total, peak)
+        for step in steps
+    ]
+    return [*lines, _row("total", "", macs, total, total, peak)]
+
+
+def _row(
+    layer: str, kernel: str, macs: int, nanoseconds: float, total: float, peak: float
+) -> tuple[str, ...]:
+    share = f"{nanoseconds / total:.1%}" if total else ""
+    words = (layer, kernel)
+    microseconds = f"{nanoseconds / 1e3:.1f}"
+    if not macs or not nanoseconds:  # moves data only, so there is no rate to speak of
+        return (*words, "", microseconds, share, "", "")
+    gops = 2 * macs / nanoseconds
+    return (*words, f"{macs / 1e6:.3f}", microseconds, share, f"{gops:.1f}", f"{gops / peak:.1%}")
+
+
+def _random_inputs(ports: Mapping[str, Any]) -> "dict[str, np.ndarray]":
+    """An array for each port: normally distributed, or of the whole range of an integer type."""
+    import numpy as np
+
+    generator = np.random.default_rng(_SEED)
+    arrays = {}
+    for name, port in ports.items():
+        dtype = np.dtype(port.dtype)
+        if dtype == np.bool_:
+            arrays[name] = generator.integers(0, 2, port.shape).astype(dtype)
+        elif dtype.kind in "iu":
+            # An index is likely where integers are wide: small ones are valid ones.
+            high = np.iinfo(dtype).max + 1 if dtype.itemsize == 1 else 2
+            low = np.iinfo(dtype).min if dtype.itemsize == 1 else 0
+            arrays[name] = generator.integers(low, high, port.shape).astype(dtype)
+        else:
+            arrays[name] = generator.standard_normal(port.shape).astype(dtype)
+    return arrays

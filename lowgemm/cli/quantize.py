@@ -8,7 +8,7 @@ from lowgemm.cli._files import check_output, replacing
 from lowgemm.cli._options import calibrate_option, model_argument, note
 
 
-@click.command("quantize")
+@click.command("quantize", short_help="A float model and samples to a QDQ model.")
 @model_argument
 @calibrate_option(required=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="QDQ.onnx")

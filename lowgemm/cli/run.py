@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _SHOWN_VALUES = 10
 
 
-@click.command("run")
+@click.command("run", short_help="A library on arrays from files.")
 @library_argument
 @click.option(
     "--input",

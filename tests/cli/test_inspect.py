@@ -1,0 +1,21 @@
+"""The table's arithmetic."""
+
+from lowgemm.cli.inspect import rows
+
+
+def test_rates_and_shares() -> None:
+    steps = [
+        {"layer": "conv1", "kernel": "qconv", "macs": 3_000_000, "nanoseconds": 60_000},
+        {"layer": "pack", "kernel": "transpose", "macs": 0, "nanoseconds": 20_000},
+    ]
+    # 2 * 3e6 operations in 60 us are 100 GOPS, half of the peak; in 80 us they are 75.
+    assert rows(steps, peak=200.0) == [
+        ("conv1", "qconv", "3.000", "60.0", "75.0%", "100.0", "50.0%"),
+        ("pack", "transpose", "", "20.0", "25.0%", "", ""),
+        ("total", "", "3.000", "80.0", "100.0%", "75.0", "37.5%"),
+    ]
+
+
+def test_nothing_to_divide_by() -> None:
+    steps = [{"layer": "a", "kernel": "copy", "macs": 0, "nanoseconds": 0}]
+    assert rows(steps, peak=200.0)[0] == ("a", "copy", "", "0.0", "", "", "")
