@@ -27,9 +27,6 @@ from lowgemm.cli._options import (
     help="Levels to compile for, see `lowgemm targets`; the best one is chosen at load.",
 )
 @shape_option
-@click.option(
-    "--tuning-db", type=click.Path(path_type=Path), metavar="DB", help="Schedules found by tuning."
-)
 @threads_option
 def compile_command(
     model: Path,
@@ -37,7 +34,6 @@ def compile_command(
     calibrate: Path | None,
     target: str,
     shapes: tuple[tuple[str, tuple[int, ...]], ...],
-    tuning_db: Path | None,
     threads: int | None,
 ) -> None:
     """Compile the ONNX file MODEL into one shared library, with its C header beside it.
@@ -59,7 +55,6 @@ def compile_command(
         target=target,
         calibration=calibration,
         shapes=dict(shapes) or None,
-        tuning_db=tuning_db,
         threads=threads,
     )
     compiled.export(output)

@@ -43,7 +43,6 @@ def test_defaults(calls: list[dict[str, Any]], tmp_path: Path) -> None:
             "target": "host",
             "calibration": None,
             "shapes": None,
-            "tuning_db": None,
             "threads": None,
         }
     ]
@@ -53,13 +52,12 @@ def test_every_flag(calls: list[dict[str, Any]], tmp_path: Path) -> None:
     samples = tmp_path / "samples.npz"
     np.savez(samples, x=np.ones((4, 3, 8, 8), np.float32))
     flags = ["--calibrate", samples, "--target", "avx2,avx512_vnni", "--threads", 2]
-    flags += ["--shape", "x=1x3x8x8", "--shape", "y=2", "--tuning-db", "db"]
+    flags += ["--shape", "x=1x3x8x8", "--shape", "y=2"]
     result = invoke("m.onnx", "-o", tmp_path / "m.so", *flags)
     assert result.exit_code == 0, result.output
     (call,) = calls
     assert call["target"] == "avx2,avx512_vnni"
     assert call["shapes"] == {"x": (1, 3, 8, 8), "y": (2,)}
-    assert call["tuning_db"] == Path("db")
     assert call["threads"] == 2
     assert call["calibration"]["x"].shape == (4, 3, 8, 8)
 
