@@ -122,6 +122,16 @@ class Graph:
             node.inputs = [new if tensor == old else tensor for tensor in node.inputs]
         self.outputs = [new if tensor == old else tensor for tensor in self.outputs]
 
+    def rename(self, old: str, new: str) -> None:
+        """Give tensor `old` the free name `new` wherever it stands."""
+        self.replace_uses(old, new)
+        for node in self.nodes:
+            node.outputs = [new if tensor == old else tensor for tensor in node.outputs]
+        self.inputs = [new if tensor == old else tensor for tensor in self.inputs]
+        self.types[new] = self.types.pop(old)
+        if old in self.constants:
+            self.constants[new] = self.constants.pop(old)
+
     def prune(self) -> None:
         """Remove the nodes, constants and types that no output depends on. Inputs stay."""
         live = set(self.outputs)
