@@ -46,7 +46,7 @@ OUTSIDE: dict[str, set[str]] = {
     "graph": {"numpy"},
     "quant": {"numpy"},
     "packing": {"numpy"},
-    "cli": {"click", "rich", "numpy"},
+    "cli": {"click", "numpy"},
 }
 
 
