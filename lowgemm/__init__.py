@@ -1,0 +1,16 @@
+"""lowgemm: compile quantized models to fast, self-contained x86 libraries.
+
+    model = lowgemm.compile("model.onnx", calibration={"x": samples})
+    model.export("model.so")
+    net = lowgemm.load("model.so", threads=2)
+    out = net({"x": array})
+
+Importing this module needs numpy only; `compile` and `quantize` import their tools when called.
+"""
+
+from lowgemm.compiler import CompiledModel as CompiledModel
+from lowgemm.compiler import compile as compile
+from lowgemm.runtime import Net as Net
+from lowgemm.runtime import load as load
+
+__version__ = "0.1.0"

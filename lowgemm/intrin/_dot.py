@@ -29,21 +29,26 @@ class Dot:
     rhs: str
 
 
-def broadcast_dot(target: CpuTarget, lanes: int) -> Dot:
-    """The dot product that broadcasts `depth` activations to `lanes` (8 or 16) outputs, on `target`."""
-    return _dot(target.dot_depth == 4, lanes, True)
+def broadcast_dot(target: CpuTarget, lanes: int, widened: bool = True) -> Dot:
+    """The dot product that broadcasts `depth` activations to `lanes` (8 or 16) outputs, on `target`.
+
+    Where the instruction takes 16-bit weights, `widened` says that they are in memory as such; otherwise the intrinsic
+    loads 8-bit weights and widens them itself, for kernels that use each weight too few times to store it again.
+    """
+    return _dot(target.dot_depth == 4, lanes, True, widened)
 
 
 def lanewise_dot(target: CpuTarget, lanes: int) -> Dot:
     """The dot product whose lanes each have operands of their own, on `target`."""
-    return _dot(target.dot_depth == 4, lanes, False)
+    return _dot(target.dot_depth == 4, lanes, False, True)
 
 
 @functools.cache
-def _dot(vnni: bool, lanes: int, broadcast: bool) -> Dot:
+def _dot(vnni: bool, lanes: int, broadcast: bool, widened: bool) -> Dot:
     depth = 4 if vnni else 2
-    lhs, rhs = ("uint8", "int8") if vnni else ("int16", "int16")
-    name = f"lowgemm_dot_{lanes}x{depth}_{'vpdpbusd' if vnni else 'vpmaddwd'}_{'bc' if broadcast else 'lw'}"
+    lhs, rhs = ("uint8", "int8") if vnni else ("int16", "int16" if widened else "int8")
+    instruction = "vpdpbusd" if vnni else "vpmaddwd"
+    name = f"lowgemm_{instruction}_{lanes}x{depth}_{rhs}_{'broadcast' if broadcast else 'lanewise'}"
     dot = Dot(name, lanes, depth, lhs, rhs)
     TensorIntrin.register(name, _desc(dot, broadcast), _impl(dot, vnni, broadcast))
     return dot
@@ -103,8 +108,9 @@ def _impl(dot: Dot, vnni: bool, broadcast: bool):
         instruction = "llvm.x86.avx2.pmadd.wd" if lanes == 8 else "llvm.x86.avx512.pmaddw.d.512"
 
         def accumulate(acc, a, b):
+            wide = b if rhs == "int16" else T.cast(b, f"int16x{lanes * depth}")
             return acc + T.call_llvm_pure_intrin(
-                T.llvm_lookup_intrinsic_id(instruction), a, b, dtype=acc_vector
+                T.llvm_lookup_intrinsic_id(instruction), a, wide, dtype=acc_vector
             )
 
     @T.prim_func(s_tir=True)

@@ -26,7 +26,8 @@ class ConvConfig:
 
     `rows` x `columns` pixels by `vectors` x `lanes` outputs are held in registers; `unroll` dot-product groups of the
     reduction are unrolled. `order` is "rows" (a parallel block is `block` tile rows with all outputs: large images) or
-    "panels" (a parallel block is one step of outputs: large weights).
+    "panels" (a parallel block is one step of outputs: large weights). `widen` stores weights again in 16 bits before use,
+    where the target's instruction wants that.
     """
 
     rows: int
@@ -36,6 +37,7 @@ class ConvConfig:
     unroll: int
     order: str
     block: int
+    widen: bool = True
 
     def __post_init__(self) -> None:
         if min(self.rows, self.columns, self.vectors, self.unroll, self.block) < 1:
@@ -63,8 +65,20 @@ def dot_layout(target: CpuTarget, lanes: int) -> DotLayout:
     return DotLayout(dot.lanes, dot.depth, dot.lhs, dot.rhs)
 
 
-def default_conv_config(shape: ConvShape, target: CpuTarget) -> ConvConfig:
-    """The heuristic choice for `shape`, used where nothing was tuned."""
+def needs_stage(shape: ConvShape, packing: ConvPacking, in_dtype: str, config: ConvConfig) -> bool:
+    """Whether the kernel must read a padded copy of its input in the operand dtype instead of the input itself."""
+    return (
+        in_dtype != packing.layout.lhs
+        or any(shape.padding)
+        or packing.padded_run != packing.run
+        or (shape.kernel == (1, 1) and shape.strides != (1, 1))
+        or shape.out_width % config.columns != 0
+        or shape.out_height % config.rows != 0
+    )
+
+
+def default_conv_config(shape: ConvShape, target: CpuTarget, threads: int = 1) -> ConvConfig:
+    """The heuristic choice for `shape` on `threads` threads, used where nothing was tuned."""
     group_out = shape.out_channels if shape.groups == 1 else max(shape.out_channels // shape.groups, 8)
     lanes = target.lanes
     if lanes == 16 and group_out % 16 and group_out % 16 <= 8:
@@ -83,7 +97,12 @@ def default_conv_config(shape: ConvShape, target: CpuTarget) -> ConvConfig:
         row_bytes = (2 * shape.in_channels * shape.strides[0] + shape.out_channels) * shape.width * rows
         block = max(1, min(96 * 1024 // row_bytes, tile_rows // 4))
         block = _steps.largest_divisor(tile_rows, block)
-    return ConvConfig(rows, columns, vectors, lanes, 1, order, block)
+    if order == "panels" and panels // vectors < 2 * threads and panels % vectors == 0:
+        # Enough panels for every thread to have some.
+        vectors = _steps.largest_divisor(vectors, max(1, panels // (2 * threads)))
+    # A weight that meets fewer pixels than this is not worth storing again.
+    widen = target.dot_depth == 2 and pixels > 4 * columns
+    return ConvConfig(rows, columns, vectors, lanes, 1, order, block, widen)
 
 
 def _register_tile(shape: ConvShape, target: CpuTarget, panels: int) -> tuple[int, int, int]:
@@ -127,7 +146,7 @@ def schedule_qconv2d(
         ValueError: the configuration does not fit the target's registers.
     """
     config.check(target)
-    dot = intrin.broadcast_dot(target, config.lanes)
+    dot = intrin.broadcast_dot(target, config.lanes, form.widen)
     lanes, depth = dot.lanes, dot.depth
     sch = s_tir.Schedule(func)
     acc, dst = sch.get_sblock("acc"), sch.get_sblock("dst")

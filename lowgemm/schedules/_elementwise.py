@@ -34,3 +34,68 @@ def schedule_elementwise(
         sch.parallel(outer)
     del middle
     return sch.mod["main"]
+
+
+def schedule_copy(func: tvm.tirx.PrimFunc, run: int) -> tvm.tirx.PrimFunc:
+    """Schedule a copy of rows of `run` elements: rows in parallel, elements in vectors."""
+    sch = s_tir.Schedule(func)
+    row, element = sch.get_loops(sch.get_sblock("dst"))
+    rows = _steps.extent(sch, row)
+    if rows * run > 16384:
+        sch.parallel(row)
+    _steps.vectorize_innermost(sch, element, 32)
+    return sch.mod["main"]
+
+
+def schedule_quantize(func: tvm.tirx.PrimFunc) -> tvm.tirx.PrimFunc:
+    """Schedule `topi.quantize`: flat, or row by row with the channels interleaved behind the arithmetic."""
+    sch = s_tir.Schedule(func)
+    dst = sch.get_sblock("dst")
+    if len(sch.get_loops(dst)) != 4 or not _has_block(sch, "rows"):
+        return schedule_elementwise(func, 16)
+    n, h, w, c = sch.get_loops(dst)
+    block = sch.fuse(n, h)
+    sch.parallel(block)
+    if _steps.extent(sch, c) <= 4:
+        sch.unroll(c)
+    rows = sch.get_sblock("rows")
+    sch.compute_at(rows, block, preserve_unit_loops=True)
+    *_, column = sch.get_loops(rows)
+    _steps.vectorize_innermost(sch, column, 16)
+    return sch.mod["main"]
+
+
+def schedule_pool(func: tvm.tirx.PrimFunc, channels: int) -> tvm.tirx.PrimFunc:
+    """Schedule `topi.qpool`: pixels in parallel, the window inside, vectors of channels innermost."""
+    sch = s_tir.Schedule(func)
+    dst = sch.get_sblock("dst")
+    width = _steps.largest_divisor(channels, 32)
+    if _has_block(sch, "acc"):
+        acc = sch.get_sblock("acc")
+        n, y, x, c = sch.get_loops(dst)
+        co, ci = sch.split(c, [None, width])
+        sch.compute_at(acc, co, preserve_unit_loops=True)
+        block = sch.fuse(n, y, x, co)
+        sch.parallel(block)
+        if width > 1:
+            sch.vectorize(ci)
+    else:
+        acc = dst
+        n, y, x, c, _, _ = sch.get_loops(dst)
+        co, _ = sch.split(c, [None, width])
+        block = sch.fuse(n, y, x, co)
+        sch.parallel(block)
+    *_, lane, ry, rx = sch.get_loops(acc)
+    sch.reorder(ry, rx, lane)
+    if width > 1:
+        # Before decompose_reduction: its parts are no complete blocks, which vectorize asks for.
+        sch.vectorize(lane)
+    init = sch.decompose_reduction(acc, ry)
+    if width > 1:
+        sch.vectorize(sch.get_loops(init)[-1])
+    return sch.mod["main"]
+
+
+def _has_block(sch: s_tir.Schedule, name: str) -> bool:
+    root = sch.get_sblock("root")
+    return any(sch.get(child).name_hint == name for child in sch.get_child_blocks(root))

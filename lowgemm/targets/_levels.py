@@ -39,8 +39,6 @@ _AVX2 = ("avx2", "fma", "f16c", "bmi2")
 _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd")
 
 # Best first: where several levels run, the first one of this table is the default.
-# avx2's kernels are compiled without FMA: TVM lets LLVM contract a*b+c, which would round once where the
-# definition rounds twice, so that two levels would disagree in the last bit.
 LEVELS: dict[str, CpuTarget] = {
     t.level: t
     for t in (

@@ -7,3 +7,12 @@ Block names that schedules look for: `stage` (padded, widened input), `widen` (w
 from lowgemm.topi._conv import ConvForm as ConvForm
 from lowgemm.topi._conv import qconv2d as qconv2d
 from lowgemm.topi._depthwise import qdepthwise2d as qdepthwise2d
+from lowgemm.topi._elementwise import dequantize as dequantize
+from lowgemm.topi._elementwise import move as move
+from lowgemm.topi._elementwise import qadd as qadd
+from lowgemm.topi._elementwise import qmul as qmul
+from lowgemm.topi._elementwise import qpool as qpool
+from lowgemm.topi._elementwise import qresize as qresize
+from lowgemm.topi._elementwise import quantize as quantize
+from lowgemm.topi._kernels import copy_into as copy_into
+from lowgemm.topi._kernels import lookup as lookup

@@ -16,3 +16,9 @@ def quantized(value, dtype: str):
 def saturate(value, low: float, high: float):
     """`value` clamped to `[low, high]`."""
     return tirx.max(tirx.min(value, f32(high)), f32(low))
+
+
+def rounded(value):
+    """`value` as the float32 it rounds to: keeps LLVM from contracting a product and a sum into one FMA, which would
+    round once where the definition rounds twice, and differ between levels."""
+    return tirx.call_llvm_pure_intrin("float32", "llvm.arithmetic.fence", value)

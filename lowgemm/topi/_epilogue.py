@@ -11,7 +11,7 @@ in float32, operation by operation as ONNX writes DequantizeLinear, Add, Quantiz
 
 from tvm import te, tirx
 
-from lowgemm.topi._arith import f32, quantized
+from lowgemm.topi._arith import quantized, rounded
 
 REQUANTIZE_PARAMS = 3
 ADD_PARAMS = 8
@@ -25,7 +25,7 @@ def requantize(acc, bias, scale, params: te.Tensor):
 
 def add(a, b, params: te.Tensor):
     """Numerics 2 on float32 values holding integers. `params` float32 `(za, sa, zb, sb, sy, zy, low, high)`."""
-    total = (a - params[0]) * params[1] + (b - params[2]) * params[3]
+    total = rounded((a - params[0]) * params[1]) + rounded((b - params[2]) * params[3])
     value = tirx.nearbyint(total / params[4]) + params[5]
     return tirx.max(tirx.min(value, params[7]), params[6])
 
@@ -35,4 +35,4 @@ def store(value, dtype: str):
     return value if dtype == "float32" else quantized(value, dtype)
 
 
-__all__ = ["ADD_PARAMS", "REQUANTIZE_PARAMS", "add", "f32", "requantize", "store"]
+__all__ = ["ADD_PARAMS", "REQUANTIZE_PARAMS", "add", "requantize", "store"]

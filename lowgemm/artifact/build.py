@@ -1,0 +1,112 @@
+"""Link a plan into one shared library with the system's C compiler."""
+
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+from lowgemm.artifact._tables import manifest, tables
+from lowgemm.artifact.plan import Plan
+from lowgemm.errors import ArtifactError
+
+_SOURCES = ("runtime.c", "threads.c", "memory.c", "cpu.c")
+_HEADERS = ("lowgemm.h", "lowgemm_internal.h")
+
+# The kernels come from TVM; these flags are for the runtime and the tables. No build id, no identification and no
+# symbols: the same plan gives the same bytes.
+_FLAGS = (
+    "-std=gnu11 -O2 -g0 -fPIC -shared -fvisibility=hidden -Wall -pthread -s "
+    "-Wl,--build-id=none -Wl,-Bsymbolic -Wl,-z,noexecstack"
+).split()
+
+_EXPORTS = "{ global: lowgemm_*; __tvm_ffi_run; local: *; };\n"
+
+
+def build(plan: Plan, path: Path, header_path: Path | None = None) -> None:
+    """Write the shared library of `plan` at `path`, and the C header at `header_path`.
+
+    Both are written under other names first and then renamed: at no time is there half a file.
+
+    Raises:
+        ArtifactError: there is no C compiler, it fails, or the file cannot be written.
+    """
+    compiler = find_compiler()
+    if not path.parent.is_dir():
+        raise ArtifactError(f"cannot write {path}: there is no folder {path.parent}")
+    with tempfile.TemporaryDirectory(prefix="lowgemm-") as folder:
+        inputs = _write_sources(plan, Path(folder))
+        library = Path(folder) / "model.so"
+        # Names relative to the folder: no path of this machine gets into the file.
+        command = [*compiler, *_FLAGS, "-Wl,--version-script=exports.map", "-o", "model.so", *inputs, "-lm"]
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            lines = result.stderr.strip().splitlines()
+            reason = next((line for line in lines if "error" in line), lines[-1] if lines else "no message")
+            raise ArtifactError(f"{shlex.join(compiler)} failed to link the model: {reason}")
+        _install(library, path)
+        if header_path is not None:
+            _install(Path(folder) / "lowgemm.h", header_path)
+
+
+def find_compiler() -> list[str]:
+    """The command of a C compiler: $CC, cc, gcc, clang, or the one in the ziglang package.
+
+    Raises:
+        ArtifactError: none is there.
+    """
+    if os.environ.get("CC"):
+        command = shlex.split(os.environ["CC"])
+        if shutil.which(command[0]):
+            return command
+        raise ArtifactError(f"CC={os.environ['CC']}: there is no such program")
+    for name in ("cc", "gcc", "clang"):
+        if shutil.which(name):
+            return [name]
+    if importlib.util.find_spec("ziglang"):
+        return [sys.executable, "-m", "ziglang", "cc"]
+    raise ArtifactError(
+        "no C compiler found to link the model: install gcc or clang, or run: pip install ziglang"
+    )
+
+
+def _write_sources(plan: Plan, folder: Path) -> list[str]:
+    """Everything that is linked, in `folder`; returns the names for the compiler."""
+    sources = resources.files("lowgemm.artifact") / "csrc"
+    for name in (*_SOURCES, *_HEADERS):
+        (folder / name).write_bytes((sources / name).read_bytes())
+    (folder / "tables.c").write_text(tables(plan))
+    (folder / "exports.map").write_text(_EXPORTS)
+    (folder / "manifest.json").write_bytes(manifest(plan).encode() + b"\0")
+    data = [_incbin("lg_manifest", "manifest.json", ".rodata")]
+    names = [*_SOURCES, "tables.c", "data.s"]
+    for index, variant in enumerate(plan.variants):
+        (folder / f"constants_{index}.bin").write_bytes(variant.constants)
+        data.append(_incbin(f"lg_constants_{index}", f"constants_{index}.bin", ".rodata"))
+        for number, code in enumerate(variant.objects):
+            names.append(f"kernels_{index}_{number}.o")
+            (folder / names[-1]).write_bytes(code)
+    (folder / "data.s").write_text("".join(data) + '.section .note.GNU-stack,"",@progbits\n')
+    return names
+
+
+def _incbin(symbol: str, file: str, section: str) -> str:
+    # 64 bytes more, so that a vector load at the very end stays inside.
+    return (
+        f'.section {section},"a",@progbits\n.balign 64\n.globl {symbol}\n.hidden {symbol}\n'
+        f'{symbol}:\n.incbin "{file}"\n.zero 64\n'
+    )
+
+
+def _install(source: Path, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        shutil.copyfile(source, temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ArtifactError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,167 @@
+/* The thread pool of one context.
+ *
+ * A launch publishes a job and the caller at once begins to work on it; workers that are awake join in, claiming tasks
+ * one by one. Nobody waits for a worker to wake: if none does, the caller does all the work itself. So a region costs no
+ * wake-up when it is short, load from other processes slows it but cannot hang it, and no result depends on who ran what.
+ *
+ * `ticket` holds the job's number and the next unclaimed task in one word, so that a worker which read a job that has
+ * ended meanwhile fails to claim from it.
+ */
+#define _GNU_SOURCE
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "lowgemm_internal.h"
+
+enum { SPIN_NANOSECONDS = 100000, TASKS_PER_THREAD = 4 };
+
+typedef struct {
+  pthread_t thread;
+  lg_slot slot;
+} worker;
+
+struct lg_pool {
+  int threads;
+  worker *workers; /* threads - 1 */
+  int started;
+  _Alignas(64) _Atomic uint64_t ticket; /* job << 32 | next task */
+  _Alignas(64) _Atomic(lg_task) task;
+  _Atomic(void *) closure;
+  _Atomic int num_task;
+  _Atomic int failed;
+  _Alignas(64) _Atomic int done;
+  _Alignas(64) _Atomic uint32_t wake; /* the futex that idle workers sleep on */
+  _Atomic int sleeping;
+  _Atomic int stop;
+};
+
+_Thread_local lg_slot *lg_current;
+
+static void pause_cpu(void) { __asm__ volatile("pause"); }
+
+static uint64_t nanoseconds(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* Claim and run tasks of the published job until none is left. */
+static void work(lg_pool *pool) {
+  for (;;) {
+    uint64_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
+    lg_task task = atomic_load_explicit(&pool->task, memory_order_relaxed);
+    void *closure = atomic_load_explicit(&pool->closure, memory_order_relaxed);
+    int num_task = atomic_load_explicit(&pool->num_task, memory_order_relaxed);
+    uint32_t index = (uint32_t)ticket;
+    if ((int)index >= num_task) return;
+    if (!atomic_compare_exchange_weak_explicit(&pool->ticket, &ticket, ticket + 1, memory_order_acq_rel,
+                                               memory_order_relaxed))
+      continue;
+    lg_group group = {NULL, num_task};
+    if (task((int)index, &group, closure) != 0)
+      atomic_store_explicit(&pool->failed, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&pool->done, 1, memory_order_release);
+  }
+}
+
+static int has_work(lg_pool *pool) {
+  uint64_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
+  return (int)(uint32_t)ticket < atomic_load_explicit(&pool->num_task, memory_order_relaxed);
+}
+
+static void *run_worker(void *argument) {
+  worker *self = argument;
+  lg_pool *pool = self->slot.pool;
+  lg_current = &self->slot;
+  uint64_t idle_since = nanoseconds();
+  for (unsigned spins = 0;; spins++) {
+    if (has_work(pool)) {
+      work(pool);
+      idle_since = nanoseconds();
+      continue;
+    }
+    if (atomic_load_explicit(&pool->stop, memory_order_acquire)) break;
+    if (spins % 64 || nanoseconds() - idle_since < SPIN_NANOSECONDS) {
+      pause_cpu();
+      continue;
+    }
+    uint32_t wake = atomic_load(&pool->wake);
+    atomic_fetch_add(&pool->sleeping, 1);
+    if (!has_work(pool) && !atomic_load(&pool->stop))
+      syscall(SYS_futex, &pool->wake, FUTEX_WAIT_PRIVATE, wake, NULL, NULL, 0);
+    atomic_fetch_sub(&pool->sleeping, 1);
+    idle_since = nanoseconds();
+  }
+  return NULL;
+}
+
+static void wake_all(lg_pool *pool) {
+  atomic_fetch_add(&pool->wake, 1);
+  if (atomic_load(&pool->sleeping))
+    syscall(SYS_futex, &pool->wake, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+lg_pool *lg_pool_create(int threads) {
+  lg_pool *pool = aligned_alloc(64, (sizeof(lg_pool) + 63) / 64 * 64);
+  if (!pool) return NULL;
+  *pool = (lg_pool){.threads = threads};
+  if (threads > 1 && !(pool->workers = calloc((size_t)threads - 1, sizeof(worker)))) {
+    free(pool);
+    return NULL;
+  }
+  for (int i = 0; i < threads - 1; i++) {
+    pool->workers[i].slot.pool = pool;
+    if (pthread_create(&pool->workers[i].thread, NULL, run_worker, &pool->workers[i]) != 0) {
+      lg_pool_destroy(pool);
+      return NULL;
+    }
+    pool->started++;
+  }
+  return pool;
+}
+
+void lg_pool_destroy(lg_pool *pool) {
+  atomic_store(&pool->stop, 1);
+  wake_all(pool);
+  for (int i = 0; i < pool->started; i++) {
+    pthread_join(pool->workers[i].thread, NULL);
+    lg_stack_release(&pool->workers[i].slot.stack);
+  }
+  free(pool->workers);
+  free(pool);
+}
+
+int lg_pool_threads(const lg_pool *pool) { return pool->threads; }
+
+int lg_pool_launch(lg_pool *pool, lg_task task, void *closure, int num_task) {
+  /* More tasks than threads, so that a thread which is slowed down leaves work to the others. */
+  if (num_task <= 0) num_task = pool->threads == 1 ? 1 : pool->threads * TASKS_PER_THREAD;
+  if (pool->threads == 1 || num_task == 1) {
+    lg_group group = {NULL, num_task};
+    for (int i = 0; i < num_task; i++)
+      if (task(i, &group, closure) != 0) return -1;
+    return 0;
+  }
+  uint64_t job = (atomic_load_explicit(&pool->ticket, memory_order_relaxed) >> 32) + 1;
+  atomic_store_explicit(&pool->done, 0, memory_order_relaxed);
+  atomic_store_explicit(&pool->failed, 0, memory_order_relaxed);
+  /* Close the old job before its fields change: no worker may pair the old number with the new fields. */
+  atomic_store_explicit(&pool->ticket, job << 32 | 0x7fffffffu, memory_order_seq_cst);
+  atomic_store_explicit(&pool->task, task, memory_order_relaxed);
+  atomic_store_explicit(&pool->closure, closure, memory_order_relaxed);
+  atomic_store_explicit(&pool->num_task, num_task, memory_order_relaxed);
+  atomic_store_explicit(&pool->ticket, (job + 1) << 32, memory_order_seq_cst);
+  wake_all(pool);
+  work(pool);
+  for (unsigned spins = 0; atomic_load_explicit(&pool->done, memory_order_acquire) < num_task; spins++) {
+    pause_cpu();
+    if (spins % 1024 == 1023) sched_yield(); /* the worker may wait for this very CPU */
+  }
+  return atomic_load_explicit(&pool->failed, memory_order_relaxed) ? -1 : 0;
+}

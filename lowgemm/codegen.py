@@ -1,0 +1,99 @@
+"""From a program to what the artifact holds: machine code, packed constants and a plan with addresses."""
+
+import numpy as np
+import tvm
+
+from lowgemm import lower
+from lowgemm.artifact import Buffer, Port, Step, Variant
+from lowgemm.artifact.objects import emit_object
+from lowgemm.graph import Graph
+from lowgemm.targets import CpuTarget
+
+_ALIGNMENT = 64
+
+
+def llvm_target(target: CpuTarget) -> tvm.target.Target:
+    """TVM's name for a level. `num-cores` only bounds what the code generator prints; threads are chosen at load."""
+    config: dict = {"kind": "llvm", "mcpu": target.llvm_cpu, "num-cores": 1}
+    if target.llvm_features:
+        config["mattr"] = list(target.llvm_features)
+    return tvm.target.Target(config)
+
+
+def generate(program: lower.Program, target: CpuTarget) -> Variant:
+    """Compile the program's kernels and place its tensors and constants."""
+    memory = lower.plan_memory(program)
+    blob, offsets = _constants(program)
+    ports = {name: ("input", index) for index, name in enumerate(program.inputs)}
+    ports.update((program.resolve(name), ("output", index)) for index, name in enumerate(program.outputs))
+
+    def buffer(operand: lower.Operand) -> Buffer:
+        if operand.name in offsets:
+            return Buffer(operand.shape, operand.dtype, "constant", offsets[operand.name])
+        if operand.name in ports:
+            region, index = ports[operand.name]
+            return Buffer(operand.shape, operand.dtype, region, index)
+        return Buffer(operand.shape, operand.dtype, "arena", memory.offsets[operand.name])
+
+    steps = tuple(
+        Step(call.symbol, tuple(buffer(o) for o in call.args), call.layer, call.kernel, call.macs)
+        for call in program.calls
+    )
+    used = {call.symbol for call in program.calls}
+    module = tvm.IRModule({name: func for name, func in program.kernels.items() if name in used})
+    code = emit_object(module, llvm_target(target))
+    return Variant(
+        level=target.level,
+        features=target.features,
+        objects=(code,),
+        steps=steps,
+        prologue=(),
+        arena_bytes=memory.arena_bytes,
+        static_bytes=0,
+        constants=blob,
+    )
+
+
+def ports(graph: Graph) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+    """The inputs and outputs of a model as a user sees them."""
+
+    def port(name: str) -> Port:
+        return Port(name, graph.types[name].shape, graph.types[name].dtype)
+
+    return tuple(port(n) for n in graph.inputs), tuple(port(n) for n in graph.outputs)
+
+
+def metadata(graph: Graph) -> dict:
+    """What the manifest says beside the plan: versions, and the size of the model."""
+    return {
+        "lowgemm": metadata_version("lowgemm"),
+        "tvm": tvm.__version__,
+        "nodes": len(graph.nodes),
+    }
+
+
+def metadata_version(package: str) -> str:
+    """The installed version of a package."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _constants(program: lower.Program) -> tuple[bytes, dict[str, int]]:
+    """All constants that a call reads in one block, each aligned for vector loads."""
+    offsets: dict[str, int] = {}
+    parts: list[bytes] = []
+    size = 0
+    for call in program.calls:
+        for operand in call.args:
+            if operand.name in offsets or operand.name not in program.constants:
+                continue
+            data = np.ascontiguousarray(program.constants[operand.name]).tobytes()
+            offsets[operand.name] = size
+            padding = -len(data) % _ALIGNMENT
+            parts += [data, b"\0" * padding]
+            size += len(data) + padding
+    return b"".join(parts), offsets

@@ -1,0 +1,88 @@
+"""The pipeline: a model file in, a compiled model out."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lowgemm import targets
+from lowgemm.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from lowgemm.artifact.plan import Plan
+
+
+@dataclass(frozen=True)
+class CompiledModel:
+    """A model compiled to kernels, a plan and packed weights, not yet linked."""
+
+    plan: Plan
+
+    def export(self, path: str | os.PathLike[str]) -> Path:
+        """Link one self-contained shared library at `path`, and its C header beside it.
+
+        Raises:
+            ArtifactError: there is no C compiler, or it fails.
+        """
+        from lowgemm import artifact
+
+        target = Path(path)
+        artifact.build(self.plan, target, header_path=target.with_suffix(".h"))
+        return target
+
+
+def compile(
+    model: str | os.PathLike[str],
+    target: str = "host",
+    calibration: dict[str, np.ndarray] | None = None,
+    shapes: dict[str, tuple[int, ...]] | None = None,
+    threads: int | None = None,
+) -> CompiledModel:
+    """Compile an ONNX model.
+
+    Args:
+        model: a path. Quantized models (QDQ or QOperator) are compiled as they are; a float model is quantized with
+            `calibration` first (one array per input, samples along the first axis), or stays float without it.
+        target: "host", or level names separated by commas; the library picks the best one its CPU can run.
+        shapes: shapes of inputs with symbolic dimensions.
+        threads: the number of threads to arrange work for, the CPUs of this machine by default. A library runs
+            correctly, and with the same result, with any number.
+
+    Raises:
+        ModelError, CalibrationError, TargetError, InputError: the argument concerned does not fit.
+    """
+    levels = targets.parse(target)
+    if threads is not None and threads < 1:
+        raise InputError(f"threads must be at least 1, not {threads}")
+    from lowgemm import artifact, codegen, lower, passes
+
+    graph = _read(model, calibration, shapes)
+    ports = codegen.ports(graph)
+    metadata = codegen.metadata(graph)
+    fused = passes.fuse_quantized(graph)
+    variants = []
+    for level in levels:
+        program = lower.lower(fused.copy(), level, threads or _cpus())
+        variants.append(codegen.generate(program, level))
+    return CompiledModel(artifact.Plan(graph.name, *ports, tuple(variants), metadata))
+
+
+def _read(model, calibration, shapes):
+    """The model's graph, quantized first where calibration samples are given."""
+    from lowgemm import frontend
+
+    if calibration is None:
+        return frontend.load_onnx(model, shapes)
+    with tempfile.TemporaryDirectory(prefix="lowgemm-") as folder:
+        quantized = Path(folder) / "quantized.onnx"
+        frontend.quantize(model, calibration, quantized, shapes=shapes)
+        return frontend.load_onnx(quantized)
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0))

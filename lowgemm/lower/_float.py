@@ -1,0 +1,127 @@
+"""Float regions: imported, legalized and fused by TVM's Relax, then scheduled here and emitted as kernel calls."""
+
+import tvm
+from tvm import relax
+from tvm.ir.expr import GenericConst
+
+from lowgemm.errors import UnsupportedOperatorError
+from lowgemm.graph import Graph, Node
+from lowgemm.lower._program import Operand, Program
+from lowgemm.schedules import schedule_float
+from lowgemm.targets import CpuTarget
+
+_PIPELINE = tvm.transform.Sequential(
+    [
+        relax.transform.DecomposeOpsForInference(),
+        relax.transform.CanonicalizeBindings(),
+        relax.transform.LegalizeOps(),
+        relax.transform.FoldConstant(),
+        relax.transform.AnnotateTIROpPattern(),
+        relax.transform.FuseOps(),
+        relax.transform.FuseTIR(),
+        relax.transform.DeadCodeElimination(),
+    ]
+)
+
+
+def lower_region(program: Program, graph: Graph, nodes: list[Node], target: CpuTarget) -> None:
+    """Emit the calls of the float operators `nodes`, a convex part of `graph`.
+
+    Raises:
+        UnsupportedOperatorError: the importer knows no such operator, or not in this form.
+    """
+    from lowgemm.frontend import to_onnx
+
+    part = graph.subgraph(nodes)
+    mod = _imported(part, to_onnx(part), nodes)
+    layer = "+".join(node.name for node in nodes[:3]) + ("+..." if len(nodes) > 3 else "")
+    values: dict[relax.Var, list[Operand]] = {}
+    main = mod["main"]
+    for param, tensor in zip(main.params, part.inputs, strict=True):
+        values[param] = [program.operand(tensor)]
+    for tensor in part.outputs:
+        type_ = graph.types[tensor]
+        program.declare(tensor, type_.shape, type_.dtype)
+    body = main.body
+    returned = body.body
+    wanted = _returned_vars(returned, body)
+    prefix = part.outputs[0]
+    counter = 0
+    for block in body.blocks:
+        for binding in block.bindings:
+            value = binding.value
+            if isinstance(value, relax.Var):
+                values[binding.var] = values[value]
+                continue
+            if isinstance(value, relax.TupleGetItem):
+                values[binding.var] = [values[value.tuple_value][value.index]]
+                continue
+            if isinstance(value, relax.Tuple):
+                values[binding.var] = [_one(program, values, field) for field in value.fields]
+                continue
+            if isinstance(value, GenericConst):
+                values[binding.var] = [program.constant(value.data.numpy())]
+                continue
+            if not isinstance(value, relax.Call) or value.op.name != "relax.call_tir":
+                raise UnsupportedOperatorError(f"cannot compile the float operators of {layer}: {value}")
+            func = mod[value.args[0]]
+            symbol = program.kernel("float", str(func), lambda func=func: schedule_float(func))
+            outs = _outputs(value)
+            operands = [_one(program, values, arg) for arg in value.args[1].fields]
+            results = []
+            for shape, dtype in outs:
+                tensor = f"{prefix}/float{counter}"
+                counter += 1
+                program.declare(tensor, shape, dtype)
+                results.append(program.operand(tensor))
+            values[binding.var] = results
+            name = value.args[0].name_hint
+            program.call(
+                symbol, [*operands, *results], layer, f"float_{name}_{target.level}", writes=len(results)
+            )
+    _bind_outputs(program, part, values, wanted)
+
+
+def _imported(part: Graph, model, nodes: list[Node]) -> tvm.IRModule:
+    from tvm.relax.frontend.onnx import from_onnx
+
+    names = ", ".join(f"{node.op} ({node.name})" for node in nodes[:8])
+    try:
+        mod = from_onnx(model, keep_params_in_input=False)
+        mod = _PIPELINE(mod)
+    except (tvm.error.OpNotImplemented, NotImplementedError, KeyError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UnsupportedOperatorError(f"cannot import the float operators {names}: {first}") from error
+    return mod
+
+
+def _returned_vars(returned, body) -> list:
+    """The variables that the function returns, one per output."""
+    definitions = {b.var: b.value for block in body.blocks for b in block.bindings}
+    while returned in definitions and isinstance(definitions[returned], relax.Var):
+        returned = definitions[returned]
+    value = definitions.get(returned, returned)
+    if isinstance(value, relax.Tuple):
+        return list(value.fields)
+    return [returned]
+
+
+def _one(program: Program, values: dict, arg) -> Operand:
+    if isinstance(arg, GenericConst):
+        return program.constant(arg.data.numpy())
+    return values[arg][0]
+
+
+def _outputs(call: relax.Call) -> list[tuple[tuple[int, ...], str]]:
+    result = call.ty_args[0]
+    tensors = result.fields if isinstance(result, relax.TupleType) else [result]
+    return [(tuple(int(d) for d in t.shape.values), str(t.dtype)) for t in tensors]
+
+
+def _bind_outputs(program: Program, part: Graph, values: dict, wanted: list) -> None:
+    """Let the region's outputs be the tensors that its last calls wrote."""
+    for tensor, var in zip(part.outputs, wanted, strict=True):
+        operand = _one(program, values, var)
+        if operand.name in program.constants or operand.name in program.inputs:
+            raise UnsupportedOperatorError(f"output {tensor!r} does not depend on a computation")
+        program.aliases[tensor] = operand.name

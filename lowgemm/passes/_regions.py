@@ -1,0 +1,30 @@
+"""Group the float operators that remain into regions, each compiled as a whole."""
+
+from lowgemm.graph import Graph, Node
+
+_INTEGER = frozenset(
+    "QConv QLut QAdd QMul QAveragePool QMaxPool QConcat QResize QMove Quantize Dequantize".split()
+)
+
+
+def group_float_regions(graph: Graph) -> list[Node | list[Node]]:
+    """The nodes in an order of execution: integer operators one by one, float operators in maximal groups.
+
+    A node's level counts the changes between integer and float on the longest way to it. Float nodes of one level form
+    one group: no way leads out of it and back in, since every change of kind raises the level.
+    """
+    levels: dict[str, int] = {}
+    stages: dict[int, list[Node]] = {}
+    for node in graph.nodes:
+        parity = 0 if node.op in _INTEGER else 1
+        level = max((levels[t] for t in node.inputs if t in levels), default=0)
+        level += (level + parity) % 2
+        stages.setdefault(level, []).append(node)
+        levels.update((t, level) for t in node.outputs if t)
+    order: list[Node | list[Node]] = []
+    for level in sorted(stages):
+        if level % 2:
+            order.append(stages[level])
+        else:
+            order.extend(stages[level])
+    return order
