@@ -30,9 +30,10 @@ def test_import_lowgemm_loads_only_numpy() -> None:
 def test_load_needs_only_numpy() -> None:
     code = """
 import lowgemm
+from lowgemm.errors import ArtifactError
 try:
     lowgemm.load("/nonexistent.so")
-except lowgemm.LowgemmError:
+except ArtifactError:
     pass
 """
     assert packages_loaded_by(code) <= {"lowgemm", "numpy"}

@@ -11,6 +11,7 @@ import numpy as np
 
 import lowgemm
 from lowgemm.demo import MODEL_PATH, load_digits
+from lowgemm.errors import InputError
 
 digits = load_digits()
 print(
@@ -77,7 +78,7 @@ for image in digits.test[:20]:
 # %%
 try:
     net({"image": digits.test[:1].astype(np.float64)})
-except lowgemm.LowgemmError as error:
+except InputError as error:
     print(f"error: {error}")
     assert "float64" in str(error) and "float32" in str(error)
 else:

@@ -1,6 +1,6 @@
 """`lowgemm inspect`: what a library holds, layer by layer, and how fast each layer is here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,42 +50,42 @@ def inspect_command(library: Path, threads: int | None, repeat: int) -> None:
 
 def rows(steps: Sequence[Mapping[str, Any]], peak: float) -> list[tuple[str, ...]]:
     """The table's rows, one a step and the sum of all; `peak` is in GOPS."""
-    total = sum(step["nanoseconds"] for step in steps)
+    total = sum(step["seconds"] for step in steps)
     macs = sum(step["macs"] for step in steps)
     lines = [
-        _row(step["layer"], step["kernel"], step["macs"], step["nanoseconds"], total, peak)
+        _row(step["layer"], step["kernel"], step["macs"], step["seconds"], total, peak)
         for step in steps
     ]
     return [*lines, _row("total", "", macs, total, total, peak)]
 
 
 def _row(
-    layer: str, kernel: str, macs: int, nanoseconds: float, total: float, peak: float
+    layer: str, kernel: str, macs: int, seconds: float, total: float, peak: float
 ) -> tuple[str, ...]:
-    share = f"{nanoseconds / total:.1%}" if total else ""
+    share = f"{seconds / total:.1%}" if total else ""
     words = (layer, kernel)
-    microseconds = f"{nanoseconds / 1e3:.1f}"
-    if not macs or not nanoseconds:  # moves data only, so there is no rate to speak of
+    microseconds = f"{seconds * 1e6:.1f}"
+    if not macs or not seconds:  # moves data only, so there is no rate to speak of
         return (*words, "", microseconds, share, "", "")
-    gops = 2 * macs / nanoseconds
+    gops = 2e-9 * macs / seconds
     return (*words, f"{macs / 1e6:.3f}", microseconds, share, f"{gops:.1f}", f"{gops / peak:.1%}")
 
 
-def _random_inputs(ports: Mapping[str, Any]) -> "dict[str, np.ndarray]":
+def _random_inputs(ports: Iterable[Any]) -> "dict[str, np.ndarray]":
     """An array for each port: normally distributed, or of the whole range of an integer type."""
     import numpy as np
 
     generator = np.random.default_rng(_SEED)
     arrays = {}
-    for name, port in ports.items():
+    for port in ports:
         dtype = np.dtype(port.dtype)
         if dtype == np.bool_:
-            arrays[name] = generator.integers(0, 2, port.shape).astype(dtype)
+            arrays[port.name] = generator.integers(0, 2, port.shape).astype(dtype)
         elif dtype.kind in "iu":
             # An index is likely where integers are wide: small ones are valid ones.
             high = np.iinfo(dtype).max + 1 if dtype.itemsize == 1 else 2
             low = np.iinfo(dtype).min if dtype.itemsize == 1 else 0
-            arrays[name] = generator.integers(low, high, port.shape).astype(dtype)
+            arrays[port.name] = generator.integers(low, high, port.shape).astype(dtype)
         else:
-            arrays[name] = generator.standard_normal(port.shape).astype(dtype)
+            arrays[port.name] = generator.standard_normal(port.shape).astype(dtype)
     return arrays

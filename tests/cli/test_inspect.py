@@ -5,8 +5,8 @@ from lowgemm.cli.inspect import rows
 
 def test_rates_and_shares() -> None:
     steps = [
-        {"layer": "conv1", "kernel": "qconv", "macs": 3_000_000, "nanoseconds": 60_000},
-        {"layer": "pack", "kernel": "transpose", "macs": 0, "nanoseconds": 20_000},
+        {"layer": "conv1", "kernel": "qconv", "macs": 3_000_000, "seconds": 60e-6},
+        {"layer": "pack", "kernel": "transpose", "macs": 0, "seconds": 20e-6},
     ]
     # 2 * 3e6 operations in 60 us are 100 GOPS, half of the peak; in 80 us they are 75.
     assert rows(steps, peak=200.0) == [
@@ -17,5 +17,5 @@ def test_rates_and_shares() -> None:
 
 
 def test_nothing_to_divide_by() -> None:
-    steps = [{"layer": "a", "kernel": "copy", "macs": 0, "nanoseconds": 0}]
+    steps = [{"layer": "a", "kernel": "copy", "macs": 0, "seconds": 0.0}]
     assert rows(steps, peak=200.0)[0] == ("a", "copy", "", "0.0", "", "", "")
