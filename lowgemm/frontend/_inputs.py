@@ -35,8 +35,8 @@ def _bind_symbols(
         if given is None or len(given) != len(dims):
             continue
         for extent, dim in zip(given, dims, strict=True):
-            if not dim.dim_param:
-                continue
+            if not any(letter.isalpha() for letter in dim.dim_param):
+                continue  # no name: "?", as some exporters write, is another size every time
             if symbols.setdefault(dim.dim_param, extent) != extent:
                 raise ModelError(
                     f"axis {dim.dim_param!r} is {symbols[dim.dim_param]} in one input and "

@@ -54,6 +54,14 @@ def plan_regions(graph: Graph) -> Plan:
         if _is_float(graph, node) and (_is_product(graph, node) or _follows(graph, node, inside)):
             chosen.add(id(node))
             inside.update(node.outputs)
+    # What only rearranges elements on their way into a region (an input in another layout, say) can
+    # as well do it with the integers.
+    for node in reversed(graph.nodes):
+        users = [user for tensor in node.outputs for user in match.uses.get(tensor, [])]
+        if node.op in (*_COPIES, "Concat") and _is_float(graph, node) and users:
+            is_output = any(tensor in graph.outputs for tensor in node.outputs)
+            if not is_output and all(id(user) in chosen for user in users):
+                chosen.add(id(node))
     nodes = [node for node in graph.nodes if id(node) in chosen]
     tensors: dict[str, None] = {}
     for node in nodes:
@@ -86,6 +94,11 @@ def _follows(graph: Graph, node: Node, inside: set[str]) -> bool:
         return False
     if node.op == "Resize" and node.attrs["mode"] == "cubic":
         return False
+    if node.op == "ReduceMean" and (graph.types[node.inputs[0]].rank, len(node.attrs["axes"])) != (
+        4,
+        2,
+    ):
+        return False  # not over the pixels of an image: likely a normalization's
     data = _data_inputs(graph, node)
     return bool(data) and all(tensor in inside for tensor in data)
 
@@ -100,16 +113,28 @@ def _data_inputs(graph: Graph, node: Node) -> list[str]:
 
 
 def _is_absorbed(match: Matcher, node: Node, chosen: set[int]) -> bool:
-    """Whether the one thing that happens to the node's output is a Relu or Clip.
+    """Whether the next operator takes the node's result as it is, with no rounding in between.
 
-    The clamp of the quantization behind does their work, so nothing is quantized in between.
+    That is so for a Relu or Clip, whose work the clamp of the quantization behind does; and from
+    one function of single elements to the next, which are one table together.
     """
-    if node.op not in (*_PRODUCTS, "Add", "Mul") or len(node.outputs) != 1:
+    user = match.only_use(node.output) if len(node.outputs) == 1 else None
+    if user is None or id(user) not in chosen:
         return False
-    user = match.only_use(node.output)
-    if user is None or id(user) not in chosen or user.op not in ("Relu", "Clip"):
+    if _is_table(match.graph, node) and _is_table(match.graph, user):
+        return True
+    if node.op not in (*_PRODUCTS, "Add", "Mul") or user.op not in ("Relu", "Clip"):
         return False
     return user.op == "Relu" or user.attrs["min"] <= 0 <= user.attrs["max"]
+
+
+def _is_table(graph: Graph, node: Node) -> bool:
+    """Whether every element of the result depends on one element, in the same way everywhere."""
+    others = [graph.constants.get(tensor) for tensor in node.inputs[1:]]
+    if node.op in ("Add", "Mul"):
+        scalars = [t for t in node.inputs if t in graph.constants and graph.constants[t].size == 1]
+        return len(scalars) == 1
+    return node.op in _ACTIVATIONS and all(c is not None and c.size == 1 for c in others)
 
 
 class Inserter:

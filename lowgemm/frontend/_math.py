@@ -163,11 +163,10 @@ def reduction(call: Call) -> None:
         axes = list(range(rank))
     axes = sorted({normal_axis(axis, rank) for axis in axes})
     keepdims = int(call.attrs.get("keepdims", 1))
-    spatial = list(range(2, rank))
-    if call.op == "ReduceMean" and keepdims and rank > 2 and axes == spatial:
-        return call.emit("GlobalAveragePool", call.inputs[:1])
-    if call.op == "ReduceMax" and keepdims and rank > 2 and axes == spatial:
-        return call.emit("GlobalMaxPool", call.inputs[:1])
+    pool = {"ReduceMean": "GlobalAveragePool", "ReduceMax": "GlobalMaxPool"}.get(call.op)
+    # Rank 3 is rather a sequence than an image: there it belongs to a normalization.
+    if pool and keepdims and rank > 3 and axes == list(range(2, rank)):
+        return call.emit(pool, call.inputs[:1])
     call.emit(call.op, call.inputs[:1], {"axes": axes, "keepdims": keepdims})
 
 
