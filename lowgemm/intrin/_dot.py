@@ -3,7 +3,10 @@
 Two forms of one instruction:
 
     broadcast   C[i] += sum_k A[k]    * B[i, k]     GEMM and convolution: one activation group against `lanes` outputs
-    lanewise    C[i] += sum_k A[i, k] * B[i, k]     depthwise: every lane has its own channel
+    lanewise    C[i] += sum_k A[i].k * B[i, k]      depthwise: every lane has its own channel
+
+In the lanewise form A[i] is one 32-bit word that holds the `depth` operands of a lane, the first in the lowest bits: so
+the code that interleaves rows can work on vectors of words.
 
 Levels with VNNI multiply u8 by s8 and sum four products (vpdpbusd). The others widen both operands to 16 bits and sum
 two (vpmaddwd), which is exact for every 8-bit operand; vpmaddubsw, which saturates, is not used.
@@ -54,6 +57,13 @@ def _dot(vnni: bool, lanes: int, broadcast: bool, widened: bool) -> Dot:
     return dot
 
 
+def word_element(word, index, depth: int):
+    """Operand `index` of a 32-bit word of `depth`: two signed halves, or four unsigned bytes."""
+    if depth == 2:
+        return (word << (16 - 16 * index)) >> 16
+    return (word >> (8 * index)) & 255
+
+
 def _desc(dot: Dot, broadcast: bool):
     lanes, depth, lhs, rhs = dot.lanes, dot.depth, dot.lhs, dot.rhs
 
@@ -74,18 +84,18 @@ def _desc(dot: Dot, broadcast: bool):
 
     @T.prim_func(s_tir=True)
     def lanewise_desc(
-        A: T.Buffer((lanes, depth), lhs, offset_factor=1),
+        A: T.Buffer((lanes,), "int32", offset_factor=1),
         B: T.Buffer((lanes, depth), rhs, offset_factor=1),
         C: T.Buffer((lanes,), "int32", offset_factor=1, scope="local"),
     ) -> None:
         with T.sblock("root"):
-            T.reads(C[0:lanes], A[0:lanes, 0:depth], B[0:lanes, 0:depth])
+            T.reads(C[0:lanes], A[0:lanes], B[0:lanes, 0:depth])
             T.writes(C[0:lanes])
             for i in T.serial(0, lanes):
                 for k in T.serial(0, depth):
                     with T.sblock("update"):
                         vi, vk = T.axis.remap("SR", [i, k])
-                        C[vi] = C[vi] + T.cast(A[vi, vk], "int32") * T.cast(B[vi, vk], "int32")
+                        C[vi] = C[vi] + word_element(A[vi], vk, depth) * T.cast(B[vi, vk], "int32")
 
     return broadcast_desc if broadcast else lanewise_desc
 
@@ -133,16 +143,16 @@ def _impl(dot: Dot, vnni: bool, broadcast: bool):
 
     @T.prim_func(s_tir=True)
     def lanewise_impl(
-        A: T.Buffer((lanes, depth), lhs, offset_factor=1),
+        A: T.Buffer((lanes,), "int32", offset_factor=1),
         B: T.Buffer((lanes, depth), rhs, offset_factor=1),
         C: T.Buffer((lanes,), "int32", offset_factor=1, scope="local"),
     ) -> None:
         with T.sblock("root"):
-            T.reads(C[0:lanes], A[0:lanes, 0:depth], B[0:lanes, 0:depth])
+            T.reads(C[0:lanes], A[0:lanes], B[0:lanes, 0:depth])
             T.writes(C[0:lanes])
             C[T.ramp(T.int32(0), 1, lanes)] = accumulate(
                 C.vload([0], dtype=acc_vector),
-                A.vload([0, 0], dtype=lhs_vector),
+                T.reinterpret(A.vload([0], dtype=acc_vector), dtype=lhs_vector),
                 B.vload([0, 0], dtype=rhs_vector),
             )
 

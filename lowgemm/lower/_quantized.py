@@ -41,19 +41,9 @@ def stored(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _add_params(first: Quantization, second: Quantization, out: Quantization, low: int, high: int):
-    return np.array(
-        [
-            first.zero_point,
-            first.scale,
-            second.zero_point,
-            second.scale,
-            out.scale,
-            out.zero_point,
-            low,
-            high,
-        ],
-        np.float32,
-    )
+    ratios = [np.float32(np.float64(q.scale) / np.float64(out.scale)) for q in (first, second)]
+    values = (first.zero_point, ratios[0], second.zero_point, ratios[1], out.zero_point, low, high)
+    return np.array(values, np.float32)
 
 
 def _conv(context: Context, node: Node) -> None:
@@ -252,7 +242,10 @@ def _mul(context: Context, node: Node) -> None:
     symbol = program.kernel(
         "qmul", key, lambda: schedules.schedule_elementwise(topi.qmul(*key), 16, uniform=channels)
     )
-    params = _add_params(*attrs["in"], attrs["out"], attrs["low"], attrs["high"])
+    first, second = attrs["in"]
+    ratio = np.float64(first.scale) * np.float64(second.scale) / np.float64(attrs["out"].scale)
+    points = (attrs["out"].zero_point, attrs["low"], attrs["high"])
+    params = np.array((first.zero_point, second.zero_point, ratio, *points), np.float32)
     other = (channels,) if per_channel else (pixels, channels)
     args = [
         Operand(a.name, (pixels, channels), a.dtype),

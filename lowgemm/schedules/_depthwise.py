@@ -51,9 +51,7 @@ def default_depthwise_config(shape: ConvShape, target: CpuTarget) -> DepthwiseCo
     # The staged block stays in L1/L2: width * rows * vectors * lanes * 4 bytes.
     block_vectors = _steps.largest_divisor(vectors, max(1, 4096 // (shape.width * lanes)))
     pixel_bytes = shape.width * shape.strides[0] * block_vectors * lanes * 4
-    block_rows = max(1, min(shape.out_height, 64 * 1024 // pixel_bytes))
-    blocks = -(-shape.out_height // block_rows)
-    block_rows = -(-shape.out_height // blocks)
+    block_rows = _steps.largest_divisor(shape.out_height, max(1, 64 * 1024 // pixel_bytes))
     return DepthwiseConfig(columns, lanes, block_rows, block_vectors)
 
 
@@ -62,7 +60,7 @@ def schedule_qdepthwise2d(
 ) -> tvm.tirx.PrimFunc:
     """Schedule `topi.qdepthwise2d`'s function around the lanewise dot product."""
     dot = intrin.lanewise_dot(target, config.lanes)
-    lanes, depth = dot.lanes, dot.depth
+    lanes = dot.lanes
     sch = s_tir.Schedule(func)
     acc, dst, stage = sch.get_sblock("acc"), sch.get_sblock("dst"), sch.get_sblock("stage")
     sch.set_scope(acc, 0, "local")
@@ -84,9 +82,7 @@ def schedule_qdepthwise2d(
     sch.reorder(r, c, ax, av, al, i)
 
     sch.compute_at(stage, block, preserve_unit_loops=True)
-    *_, so, si = sch.get_loops(stage)
-    pair = sch.fuse(so, si)
-    _steps.vectorize_innermost(sch, pair, lanes * depth)
+    _steps.vectorize_innermost(sch, sch.get_loops(stage)[-1], lanes)
     if dot.rhs != "int8":
         widen = sch.get_sblock("widen")
         _steps.vectorize_innermost(sch, sch.fuse(*sch.get_loops(widen)), 16)

@@ -36,7 +36,7 @@ def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.
     Arguments of the function, in order:
         data `(batch, height, width * in_channels)` u8 or s8; weight `packing.packed_shape` s8;
         bias int32 and scale float32 `(panels * lanes,)`; pad int32 `(1,)` if staged; out float32 `(3,)` if the output is
-        8-bit; with a residual: other, the output's shape, and add float32 `(8,)`; dst `(batch, oh, ow, out_channels)`.
+        8-bit; with a residual: other, the output's shape, and add float32 `(7,)`; dst `(batch, oh, ow, out_channels)`.
     """
     lanes, depth = packing.layout.lanes, packing.layout.depth
     channels = shape.in_channels
@@ -140,7 +140,7 @@ def _dst(shape, packing, form, acc, bias, scale, args):
     def value(n, y, x, o):
         q = _epilogue.requantize(acc[n, y, x, o], bias[o], scale[o], out)
         if form.residual:
-            q = _epilogue.add(q, other[n, y, x, o].astype("float32"), params)
-        return _epilogue.store(q, form.out_dtype)
+            q = _epilogue.add(q.astype("float32"), other[n, y, x, o].astype("float32"), params)
+        return q.astype(form.out_dtype)
 
     return te.compute(out_shape, value, name="dst")

@@ -5,6 +5,7 @@ from tvm import te, tirx
 
 from lowgemm.packing import ConvShape, DotLayout
 from lowgemm.topi import _epilogue
+from lowgemm.topi._arith import word_element, word_of
 
 
 def qdepthwise2d(
@@ -21,11 +22,11 @@ def qdepthwise2d(
     acc[n, y, x, o] = sum_{r, c} x[n, y*sh + r*dh - top, x*sw + c*dw - left, o // multiplier] * w[o, r, c]
 
     `d = layout.depth` vertically adjacent taps form one dot-product group, so the staged input holds `d` rows
-    interleaved: stage[n, h, x, o, i] = x[n, h + i*dh, x, o]. `columns` is the width of the register tile.
+    in one word: stage[n, h, x, o].i = x[n, h + i*dh, x, o]. `columns` is the width of the register tile.
 
     Arguments in order: data `(batch, height, width, in_channels)`; weight `(row groups, kernel_w, padded, d)` s8;
     bias int32 and scale float32 `(padded,)`; pad int32 `(1,)`; out float32 `(3,)`; with a residual: other and add
-    float32 `(8,)`; dst `(batch, oh, ow, out_channels)`. `padded` is out_channels rounded up to whole vectors.
+    float32 `(7,)`; dst `(batch, oh, ow, out_channels)`. `padded` is out_channels rounded up to whole vectors.
     """
     lanes, depth = layout.lanes, layout.depth
     kernel_h, kernel_w = shape.kernel
@@ -45,23 +46,24 @@ def qdepthwise2d(
     pad = te.placeholder((1,), "int32", name="pad")
     args = [data, weight, bias, scale, pad]
 
-    def operand(value):
-        if in_dtype == "int8" and layout.lhs == "uint8":
-            return (value.astype("int32") + 128).astype("uint8")
-        return value.astype(layout.lhs)
+    shift = 128 if in_dtype == "int8" and layout.lhs == "uint8" else 0
 
     # Row `h` of the staged image starts at image row `h * step - top`: only rows that some group begins at exist.
     rows_per_group = depth * dil_h
     staged_w = (out_w - 1) * stride_w + (kernel_w - 1) * dil_w + 1
     staged_h = (shape.out_height - 1) * stride_h + (groups - 1) * rows_per_group + 1
 
-    def stage(n, h, x, o, i):
-        y, xx = h + i * dil_h - top, x - left
-        inside = tirx.all(y >= 0, y < shape.height, xx >= 0, xx < shape.width)
-        channel = tirx.min(o, channels - 1) // multiplier if padded != channels else o // multiplier
-        return tirx.if_then_else(inside, operand(data[n, y, xx, channel]), operand(pad[0]))
+    def stage(n, h, x, o):
+        channel = tirx.min(o, channels - 1) if padded != channels else o
+        elements = []
+        for i in range(depth):
+            y, xx = h + i * dil_h - top, x - left
+            inside = tirx.all(y >= 0, y < shape.height, xx >= 0, xx < shape.width)
+            value = data[n, y, xx, channel // multiplier].astype("int32")
+            elements.append(tirx.if_then_else(inside, value, pad[0]) + shift)
+        return word_of(elements)
 
-    staged = te.compute((shape.batch, staged_h, staged_w, padded, depth), stage, name="stage")
+    staged = te.compute((shape.batch, staged_h, staged_w, padded), stage, name="stage")
     widened = weight
     if layout.rhs != "int8":
         widened = te.compute(
@@ -73,7 +75,7 @@ def qdepthwise2d(
     acc = te.compute(
         (shape.batch, shape.out_height, out_w, padded),
         lambda n, y, x, o: te.sum(
-            staged[n, y * stride_h + r * rows_per_group, x * stride_w + c * dil_w, o, i].astype("int32")
+            word_element(staged[n, y * stride_h + r * rows_per_group, x * stride_w + c * dil_w, o], i, depth)
             * widened[r, c, o, i].astype("int32"),
             axis=[r, c, i],
         ),
@@ -90,8 +92,8 @@ def qdepthwise2d(
     def value(n, y, x, o):
         q = _epilogue.requantize(acc[n, y, x, o], bias[o], scale[o], out)
         if residual:
-            q = _epilogue.add(q, other[n, y, x, o].astype("float32"), params)
-        return _epilogue.store(q, out_dtype)
+            q = _epilogue.add(q.astype("float32"), other[n, y, x, o].astype("float32"), params)
+        return q.astype(out_dtype)
 
     dst = te.compute(out_shape, value, name="dst")
     return te.create_prim_func([*args, dst])

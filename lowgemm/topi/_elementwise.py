@@ -8,19 +8,17 @@ import tvm
 from tvm import te, tirx
 
 from lowgemm.topi import _epilogue
-from lowgemm.topi._arith import saturate
+from lowgemm.topi._arith import f32
 
 
 def qadd(size: int, a_dtype: str, b_dtype: str, out_dtype: str) -> tvm.tirx.PrimFunc:
-    """Numerics 2 on flat tensors. Arguments: a, b `(size,)`; params float32 `(8,)`; dst `(size,)`."""
+    """Numerics 2 on flat tensors. Arguments: a, b `(size,)`; params float32 `(7,)`; dst `(size,)`."""
     a = te.placeholder((size,), a_dtype, name="a")
     b = te.placeholder((size,), b_dtype, name="b")
     params = te.placeholder((_epilogue.ADD_PARAMS,), "float32", name="params")
     dst = te.compute(
         (size,),
-        lambda i: _epilogue.store(
-            _epilogue.add(a[i].astype("float32"), b[i].astype("float32"), params), out_dtype
-        ),
+        lambda i: _epilogue.add(a[i].astype("float32"), b[i].astype("float32"), params).astype(out_dtype),
         name="dst",
     )
     return te.create_prim_func([a, b, params, dst])
@@ -29,21 +27,20 @@ def qadd(size: int, a_dtype: str, b_dtype: str, out_dtype: str) -> tvm.tirx.Prim
 def qmul(
     pixels: int, channels: int, per_channel: bool, a_dtype: str, b_dtype: str, out_dtype: str
 ) -> tvm.tirx.PrimFunc:
-    """y = clamp(rint((a - za) * sa * ((b - zb) * sb) / sy) + zy, low, high), in float32 as ONNX writes it.
+    """y = clamp(rint((a - za) * (b - zb) * (sa * sb / sy)) + zy, low, high): an exact integer product, one rounding.
 
-    Arguments: a `(pixels, channels)`; b the same shape, or `(channels,)`; params float32 `(8,)` as for qadd; dst.
+    Arguments: a `(pixels, channels)`; b the same shape, or `(channels,)`; params float32
+    `(za, zb, sa * sb / sy, zy, low, high)`; dst.
     """
     a = te.placeholder((pixels, channels), a_dtype, name="a")
     b = te.placeholder((channels,) if per_channel else (pixels, channels), b_dtype, name="b")
-    params = te.placeholder((_epilogue.ADD_PARAMS,), "float32", name="params")
+    params = te.placeholder((6,), "float32", name="params")
 
     def value(p, c):
         other = b[c] if per_channel else b[p, c]
-        real = ((a[p, c].astype("float32") - params[0]) * params[1]) * (
-            (other.astype("float32") - params[2]) * params[3]
-        )
-        q = tirx.nearbyint(real / params[4]) + params[5]
-        return _epilogue.store(tirx.max(tirx.min(q, params[7]), params[6]), out_dtype)
+        product = (a[p, c].astype("float32") - params[0]) * (other.astype("float32") - params[1])
+        q = _epilogue.quantized_from(product * params[2], params[3], params[4], params[5])
+        return q.astype(out_dtype)
 
     dst = te.compute((pixels, channels), value, name="dst")
     return te.create_prim_func([a, b, params, dst])
@@ -60,8 +57,8 @@ def quantize(shape: tuple[int, ...], out_dtype: str) -> tvm.tirx.PrimFunc:
     low, high = (0, 255) if out_dtype == "uint8" else (-128, 127)
 
     def code(*i):
-        value = saturate(tirx.nearbyint(x(*i) / params[0]) + params[1], low, high)
-        return _epilogue.store(value, out_dtype)
+        value = _epilogue.quantized_from(x(*i) / params[0], params[1], f32(low), f32(high))
+        return value.astype(out_dtype)
 
     if len(shape) != 4 or shape[1] == 1 or shape[2] * shape[3] == 1:
         dst = te.compute(shape, code, name="dst")
@@ -157,8 +154,8 @@ def qpool(
         real = (real_y * real_x).astype("float32")
         count = (padded_y * padded_x).astype("float32") if count_padding else real
         mean = (acc[n_, y, x, c_].astype("float32") - real * params[0]) * params[1] / count
-        code = tirx.nearbyint(mean / params[2]) + params[3]
-        return _epilogue.store(tirx.max(tirx.min(code, params[5]), params[4]), out_dtype)
+        code = _epilogue.quantized_from(mean / params[2], params[3], params[4], params[5])
+        return code.astype(out_dtype)
 
     dst = te.compute(out_shape, value, name="dst")
     return te.create_prim_func([q, params, dst])

@@ -5,34 +5,35 @@ point added after rounding. `bias` already holds the zero-point correction `-x_z
 are the dtype's range, narrowed by a fused ReLU or clip (a clip commutes with a monotone quantizer, so this is exact).
 
 Residual add (numerics 2): with a = q above and b the other operand,
-    y = clamp(rint(((a - za) * sa + (b - zb) * sb) / sy) + zy, low, high)
-in float32, operation by operation as ONNX writes DequantizeLinear, Add, QuantizeLinear.
+    y = clamp(rint((a - za) * (sa / sy) + (b - zb) * (sb / sy)) + zy, low, high)
+in float32, the two ratios rounded once at compile time. ONNX writes the division by sy last; the two forms differ only
+where the sum lies within rounding of a tie.
 """
 
-from tvm import te, tirx
+from tvm import te
 
-from lowgemm.topi._arith import quantized, rounded
+from lowgemm.topi._arith import round_clamped, rounded
 
 REQUANTIZE_PARAMS = 3
-ADD_PARAMS = 8
+ADD_PARAMS = 7
 
 
 def requantize(acc, bias, scale, params: te.Tensor):
-    """Numerics 1 as a float32 holding an integer. `params` float32 `(zero_point, low, high)`."""
-    value = tirx.nearbyint((acc + bias).astype("float32") * scale) + params[0]
-    return tirx.max(tirx.min(value, params[2]), params[1])
+    """Numerics 1 as int32. `params` float32 `(zero_point, low, high)`."""
+    return quantized_from((acc + bias).astype("float32") * scale, *(params[i] for i in range(3)))
+
+
+def quantized_from(real, zero_point, low, high):
+    """clamp(rint(real) + zero_point, low, high) as int32: the zero point is added after rounding, which keeps ties where they
+    belong."""
+    return round_clamped(real, low - zero_point, high - zero_point) + zero_point.astype("int32")
 
 
 def add(a, b, params: te.Tensor):
-    """Numerics 2 on float32 values holding integers. `params` float32 `(za, sa, zb, sb, sy, zy, low, high)`."""
+    """Numerics 2 as int32, of float32 values holding integers. `params` float32
+    `(za, sa / sy, zb, sb / sy, zy, low, high)`."""
     total = rounded((a - params[0]) * params[1]) + rounded((b - params[2]) * params[3])
-    value = tirx.nearbyint(total / params[4]) + params[5]
-    return tirx.max(tirx.min(value, params[7]), params[6])
+    return quantized_from(total, *(params[i] for i in range(4, 7)))
 
 
-def store(value, dtype: str):
-    """`value` (float32 holding an integer in range, or a float result) as the output dtype."""
-    return value if dtype == "float32" else quantized(value, dtype)
-
-
-__all__ = ["ADD_PARAMS", "REQUANTIZE_PARAMS", "add", "requantize", "store"]
+__all__ = ["ADD_PARAMS", "REQUANTIZE_PARAMS", "add", "quantized_from", "requantize"]
