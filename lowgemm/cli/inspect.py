@@ -35,9 +35,10 @@ def inspect_command(library: Path, threads: int | None, repeat: int) -> None:
     number of threads.
     """
     import lowgemm
-    from lowgemm.targets.peak import measure_peak
 
     net = lowgemm.load(library, threads=threads)
+    from lowgemm.targets.peak import measure_peak  # loads the compiler, so not for a bad library
+
     note(f"measuring the peak of {net.level}")
     peak = measure_peak(net.level) * net.threads
     note(f"running {repeat} times")
