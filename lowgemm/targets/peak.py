@@ -1,0 +1,126 @@
+"""What one core of this machine can reach: dot products per second, bytes read per second.
+
+Both are measured, by a small C program that is compiled when it is needed. A clock rate times
+instructions per cycle would be wrong on machines that change their clock under vector load.
+"""
+
+import functools
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lowgemm.errors import TargetError
+from lowgemm.targets._levels import LEVELS, CpuTarget, host_features
+from lowgemm.targets._peak_source import PROGRAM
+
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+# More than the last-level cache, but no more than a small machine can spare.
+_MEMORY_BYTES = (64 << 20, 512 << 20)
+
+
+def measure_peak(level: str) -> float:
+    """The highest rate of exact 8-bit dot products of `level` on one core of this machine, in GOPS.
+
+    One multiply-accumulate is two operations. The rate is that of registers only: no loads.
+
+    Raises:
+        TargetError: no such level, this CPU lacks it, or there is no C compiler.
+    """
+    return max(measure_dot_rates(level).values())
+
+
+def measure_dot_rates(level: str) -> dict[str, float]:
+    """GOPS of one core for each instruction sequence that `level` can make a dot product of.
+
+    Raises:
+        TargetError: as for `measure_peak`.
+    """
+    if level not in LEVELS:
+        raise TargetError(f'unknown target "{level}"; use one of {", ".join(LEVELS)}')
+    target = LEVELS[level]
+    if missing := target.missing(host_features()):
+        raise TargetError(f"cannot measure {level}: this CPU lacks {', '.join(missing)}")
+    with _program() as program:
+        return {name: _run(program, "dot", name) for name in _sequences(target)}
+
+
+def measure_read_rates() -> dict[str, float]:
+    """GB/s (10^9 bytes) that one core reads from each cache and from memory: "L1", ..., "memory".
+
+    Raises:
+        TargetError: there is no C compiler.
+    """
+    caches = cache_sizes()
+    # Half of a cache: what surely stays in it beside the stack and other processes.
+    sizes = {name: size // 2 for name, size in caches.items()}
+    low, high = _MEMORY_BYTES
+    sizes["memory"] = min(max(4 * max(caches.values(), default=0), low), high)
+    with _program() as program:
+        return {name: _run(program, "read", str(size)) for name, size in sizes.items()}
+
+
+@functools.cache
+def cache_sizes() -> dict[str, int]:
+    """Bytes of each data cache as seen by one core, "L1" first; empty where Linux does not say."""
+    sizes = {}
+    for entry in sorted(_CACHES.glob("index*")):
+        try:
+            kind, level, size = ((entry / n).read_text().strip() for n in ("type", "level", "size"))
+        except OSError:
+            continue
+        matched = re.fullmatch(r"(\d+)([KMG]?)", size)
+        if matched and kind in ("Data", "Unified"):
+            sizes[f"L{level}"] = int(matched[1]) * _UNITS.get(matched[2], 1)
+    return sizes
+
+
+def _sequences(target: CpuTarget) -> tuple[str, ...]:
+    vector = "zmm" if target.vector_bits == 512 else "ymm"
+    if target.dot_depth == 4:
+        return (f"vpdpbusd {vector}",)
+    return (f"vpmaddwd+vpaddd {vector}", f"vpmaddubsw+vpmaddwd+vpaddd {vector}")
+
+
+@contextmanager
+def _program() -> Iterator[Path]:
+    """The compiled program, for as long as the block runs."""
+    with tempfile.TemporaryDirectory(prefix="lowgemm-peak-") as folder:
+        source, program = Path(folder) / "peak.c", Path(folder) / "peak"
+        source.write_text(PROGRAM)
+        command = [*_compiler(), "-O1", "-o", str(program), str(source)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            lines = done.stderr.strip().splitlines()
+            reason = next((line for line in lines if "error" in line.lower()), "no message")
+            raise TargetError(f"{shlex.join(_compiler())} cannot build the measurement: {reason}")
+        yield program
+
+
+def _run(program: Path, *arguments: str) -> float:
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise TargetError(f"measuring {' '.join(arguments)} failed with code {done.returncode}")
+    return float(done.stdout)
+
+
+def _compiler() -> list[str]:
+    """$CC, cc, gcc, clang or ziglang's: the order in which models are linked, too."""
+    if command := shlex.split(os.environ.get("CC", "")):
+        if shutil.which(command[0]):
+            return command
+        raise TargetError(f"CC={os.environ['CC']}: there is no such program")
+    for name in ("cc", "gcc", "clang"):
+        if shutil.which(name):
+            return [name]
+    if importlib.util.find_spec("ziglang"):
+        return [sys.executable, "-m", "ziglang", "cc"]
+    raise TargetError("measuring needs a C compiler: install gcc or clang, or pip install ziglang")
