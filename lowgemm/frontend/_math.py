@@ -227,4 +227,4 @@ def normalization(call: Call) -> None:
     attrs = canonical_attrs(call.op, call.attrs)
     if "axis" in attrs:
         attrs["axis"] = normal_axis(attrs["axis"], call.type(0).rank)
-    call.emit(call.op, call.inputs, attrs)
+    call.emit(call.op, call.inputs, attrs, call.type(0))

@@ -58,7 +58,8 @@ class Call:
     def out_type(self) -> TensorType:
         """The type of the first output."""
         found = self.types[0]
-        assert found is not None, f"{self.op} must say its output type"
+        if found is None:
+            raise UnsupportedForm("the shape of its result depends on its input's values")
         return found
 
     def value(self, index: int) -> np.ndarray | None:
@@ -131,7 +132,8 @@ class Call:
         types = [type_, *self.types[1:]] if type_ is not None else self.types
         for tensor, found in zip(self.outputs, types, strict=True):
             if tensor:
-                assert found is not None, f"{self.op} must say its output type"
+                if found is None:
+                    raise UnsupportedForm("the shape of its result depends on its input's values")
                 self.graph.types[tensor] = found
         name = self.unique_name(self.name)
         self.graph.nodes.append(Node(op, inputs, list(self.outputs), attrs or {}, name))

@@ -75,7 +75,10 @@ def split(call: Call) -> None:
 
 @rewrites("Slice")
 def slice_(call: Call) -> None:
-    """Slice {starts, ends, axes, steps}: inside the tensor, as Python slices (end -1 is "all")."""
+    """Slice {starts, ends, axes, steps}: bounds inside the tensor, counted from the front.
+
+    Counting down to the first element ends before it, which is -(size + 1), as ONNX has it.
+    """
     shape = call.type(0).shape
     starts = call.ints(1, "starts", "where it starts") or []
     ends = call.ints(2, "ends", "where it ends") or []
@@ -89,6 +92,7 @@ def slice_(call: Call) -> None:
         if (start, end, step) == (0, shape[axis], 1):
             continue
         out_shape[axis] = len(range(start, end, step))
+        end = end if end >= 0 else -shape[axis] - 1
         for key, item in zip(kept, (start, end, axis, step), strict=True):
             kept[key].append(item)
     if not kept["axes"]:

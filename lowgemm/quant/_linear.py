@@ -22,10 +22,12 @@ def quantize_linear(
         axis: which axis of `x` the parameters belong to; None for one pair for all of `x`.
     """
     limits = np.iinfo(dtype)
-    quotient = np.asarray(x, np.float32) / _along(np.asarray(scale, np.float32), x.ndim, axis)
+    values = np.asarray(x, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # an infinite quotient is clamped
+        quotient = values / _along(np.asarray(scale, np.float32), values.ndim, axis)
     # float64 holds every rounded quotient plus a zero point exactly as far as the clamp can tell.
     rounded = np.rint(quotient).astype(np.float64)
-    shifted = rounded + _along(np.asarray(zero_point, np.int64), x.ndim, axis)
+    shifted = rounded + _along(np.asarray(zero_point, np.int64), values.ndim, axis)
     return _clamp(shifted, limits).astype(dtype)
 
 
@@ -37,7 +39,8 @@ def quantize_reciprocal(
     Multiplying with the rounded reciprocal can differ from `quantize_linear` by one step at a tie.
     """
     inverse = np.float32(1) / np.float32(scale)
-    rounded = np.rint(np.asarray(x, np.float32) * inverse).astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        rounded = np.rint(np.asarray(x, np.float32) * inverse).astype(np.float64)
     return _clamp(rounded + zero_point, np.iinfo(dtype)).astype(dtype)
 
 
@@ -58,8 +61,10 @@ def dequantize_linear(
     Returns:
         float32, the shape of `q`.
     """
-    difference = np.asarray(q, np.int64) - _along(np.asarray(zero_point, np.int64), q.ndim, axis)
-    return difference.astype(np.float32) * _along(np.asarray(scale, np.float32), q.ndim, axis)
+    integers = np.asarray(q, np.int64)
+    rank = integers.ndim
+    difference = integers - _along(np.asarray(zero_point, np.int64), rank, axis)
+    return difference.astype(np.float32) * _along(np.asarray(scale, np.float32), rank, axis)
 
 
 def _clamp(value: np.ndarray, limits: np.iinfo) -> np.ndarray:

@@ -1,0 +1,44 @@
+"""Choosing scale and zero point: FBGEMM's published values, and properties over random ranges."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lowgemm.quant import choose_qparams, choose_symmetric_scales, quantize_linear
+
+ends = st.floats(-1e4, 1e4, width=32)
+
+
+def test_fbgemm_symmetric_vector():
+    params = choose_qparams(-1.6165, 0.5685, -128, 127, symmetric=True)
+    assert params.scale == pytest.approx(0.012628906)
+    assert params.zero_point == 0
+
+
+@given(ends, ends)
+def test_zero_is_exact_and_the_range_is_covered(a: float, b: float):
+    low, high = min(a, b), max(a, b)
+    params = choose_qparams(low, high)
+    assert 0 <= params.zero_point <= 255
+    assert quantize_linear(np.zeros(()), params.scale, params.zero_point) == params.zero_point
+    reach = params.scale * (np.array([0, 255]) - params.zero_point)
+    # The zero point is rounded: an end may miss by half a step.
+    assert reach[0] - params.scale * 0.51 <= min(low, 0)
+    assert reach[1] + params.scale * 0.51 >= max(high, 0)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 0), (0, 1e-40), (-1e-9, 1e-9)])
+def test_tiny_ranges_get_a_usable_scale(low: float, high: float):
+    assert choose_qparams(low, high).scale >= np.float32(6.1e-5)
+
+
+def test_power_of_two():
+    assert choose_qparams(0, 100, power_of_two=True).scale == 0.5
+
+
+def test_symmetric_scales_along_an_axis():
+    weight = np.array([[1, -2], [0, 0], [0.5, 0.25]], np.float32)
+    scales = choose_symmetric_scales(weight, 0)
+    np.testing.assert_allclose(scales, [2 / 127, 1, 0.5 / 127], rtol=1e-6)
+    assert choose_symmetric_scales(weight, None).shape == ()
