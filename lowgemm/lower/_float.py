@@ -60,7 +60,7 @@ def lower_region(program: Program, graph: Graph, nodes: list[Node], target: CpuT
                 values[binding.var] = [_one(program, values, field) for field in value.fields]
                 continue
             if isinstance(value, GenericConst):
-                values[binding.var] = [program.constant(value.data.numpy())]
+                values[binding.var] = [program.constant(value.value.numpy())]
                 continue
             if not isinstance(value, relax.Call) or value.op.name != "relax.call_tir":
                 raise UnsupportedOperatorError(f"cannot compile the float operators of {layer}: {value}")
@@ -108,7 +108,7 @@ def _returned_vars(returned, body) -> list:
 
 def _one(program: Program, values: dict, arg) -> Operand:
     if isinstance(arg, GenericConst):
-        return program.constant(arg.data.numpy())
+        return program.constant(arg.value.numpy())
     return values[arg][0]
 
 

@@ -49,9 +49,54 @@ class Quantization:
 
 def fuse_quantized(graph: Graph) -> Graph:
     """`graph` (as the frontend made it; consumed) with its quantized islands as integer operators."""
+    _fold_scalars(graph)
+    _quantize_before_moving(graph)
     fuser = _Fuser(graph)
     fuser.run()
     return fuser.graph
+
+
+def _fold_scalars(graph: Graph) -> None:
+    """DequantizeLinear of a constant with one element becomes a float constant: an operand of elementwise operators."""
+    for node in list(graph.nodes):
+        if node.op != "DequantizeLinear" or any(t and t not in graph.constants for t in node.inputs):
+            continue
+        value, scale, *point = (graph.constants[t] for t in node.inputs if t)
+        if value.size == 1 and scale.size == 1 and node.output not in graph.outputs:
+            real = dequantize_linear(value, scale.reshape(()), point[0].reshape(()) if point else 0)
+            graph.constants[node.output] = real.astype(np.float32).reshape(value.shape)
+            graph.nodes.remove(node)
+
+
+def _quantize_before_moving(graph: Graph) -> None:
+    """op -> Reshape -> QuantizeLinear becomes op -> QuantizeLinear -> QMove, so that the operator can be an integer one.
+
+    Data movement does not look at values, so quantizing commutes with it (if the parameters are per tensor).
+    """
+    changed = True
+    while changed:
+        changed = False
+        producers, uses = graph.producers(), graph.uses()
+        for index, node in enumerate(graph.nodes):
+            if node.op != "QuantizeLinear" or graph.constants.get(node.inputs[1], np.zeros(2)).size != 1:
+                continue
+            move = producers.get(node.inputs[0])
+            if move is None or move.op not in _MOVES or len(uses[move.output]) > 1 or move.output in graph.outputs:
+                continue
+            source = producers.get(move.inputs[0])
+            if source is None or source.op == "DequantizeLinear":
+                continue
+            out_type = graph.types[node.output]
+            moved = graph.add_tensor(
+                TensorType(graph.types[move.inputs[0]].shape, out_type.dtype), f"{node.output}/unmoved"
+            )
+            graph.nodes[index : index + 1] = [
+                Node("QuantizeLinear", [move.inputs[0], *node.inputs[1:]], [moved], dict(node.attrs), node.name),
+                Node("QMove", [moved], [node.output], {**move.attrs, "op": move.op}, move.name),
+            ]
+            graph.nodes.remove(move)
+            changed = True
+            break
 
 
 class _Fuser:
@@ -64,7 +109,10 @@ class _Fuser:
     def run(self) -> None:
         replaced: list[Node] = []
         for node in self.graph.nodes:
-            new = self._quantize(node) if node.op == "QuantizeLinear" else self._float_output(node)
+            if node.op == "QuantizeLinear":
+                new = self._quantize(node)
+            else:
+                new = self._float_output(node) or self._on_codes(node)
             replaced.append(new or node)
         self.graph.nodes = replaced
         for node in self.graph.nodes:
@@ -216,6 +264,27 @@ class _Fuser:
             return None
         return self._operator(node, node.outputs[0], None, None)
 
+    def _on_codes(self, node: Node) -> Node | None:
+        """An operator of a QOperator model that works on 8-bit tensors directly."""
+        if not node.inputs or self.graph.types[node.outputs[0]].dtype not in ("uint8", "int8"):
+            return None
+        if any(t in self.graph.constants for t in node.inputs[:1]):
+            return None
+        dtype = self.graph.types[node.outputs[0]].dtype
+        # Where codes are only moved or compared, any parameters do, as long as they are the same on both sides.
+        params = Quantization(1.0, 0, dtype)
+        attrs = {**node.attrs, "in": (params,) * len(node.inputs), "out": params}
+        rank = self.graph.types[node.inputs[0]].rank
+        if node.op in _MOVES:
+            return Node("QMove", node.inputs[:1], list(node.outputs), {**attrs, "op": node.op}, node.name)
+        if node.op == "MaxPool" and rank == 4 and len([o for o in node.outputs if o]) == 1:
+            return Node("QMaxPool", node.inputs[:1], node.outputs[:1], attrs, node.name)
+        if node.op == "Concat" and not any(t in self.graph.constants for t in node.inputs):
+            return Node("QConcat", list(node.inputs), list(node.outputs), attrs, node.name)
+        if node.op == "Resize" and rank == 4 and attrs.get("mode", "nearest") == "nearest":
+            return Node("QResize", node.inputs[:1], list(node.outputs), attrs, node.name)
+        return None
+
     def _ends_quantized(self, node: Node) -> bool:
         """Whether `_quantize` will take the operator: a clamp chain of single uses that ends in QuantizeLinear."""
         tensor, chain = node.outputs[0], []
@@ -317,10 +386,10 @@ class _Fuser:
             if real is None:
                 return None
             bias = np.broadcast_to(real.reshape(-1), (channels,))
-        rounded = np.rint(bias / product)
-        reach = np.abs(values.astype(np.int64)).reshape(channels, -1).sum(1) * 255 + np.abs(rounded)
-        if np.any(reach >= 2**31):
+        fitted = _fit_accumulator(values, bias, product, out)
+        if fitted is None:
             return None
+        values, rounded, product = fitted
         scale = product if out is None else product / np.float64(np.float32(out.scale))
         attrs = {
             "gemm": gemm,
@@ -346,6 +415,31 @@ class _Fuser:
                 node.op = node.op.removesuffix("Linear")
                 node.attrs = {"params": params}
                 node.inputs = node.inputs[:1]
+
+
+def _fit_accumulator(
+    values: np.ndarray, bias: np.ndarray, product: np.ndarray, out: Quantization | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """(weights, integer bias, scales) with which no sum can leave 32 bits; None if that would cost precision.
+
+    A channel that training switched off has tiny weights and so a tiny scale, in which its bias is a huge integer. Such
+    a channel is brought to a coarser scale: its weights are rounded again, which moves the sum by less than 1/256 of an
+    output step, or it is refused.
+    """
+    channels = values.shape[0]
+    flat = values.reshape(channels, -1).astype(np.int64)
+    reach = np.abs(flat).sum(1) * 255 + np.abs(np.rint(bias / product))
+    coarser = np.ceil(reach / (2**31 - 2**24))
+    coarser[reach < 2**31] = 1.0
+    if np.all(coarser == 1.0):
+        return values, np.rint(bias / product), product
+    step = out.scale if out else np.abs(bias).max() / 256
+    moved = (0.5 * 255 * flat.shape[1] + 1.0) * product * coarser
+    if np.any((coarser > 1.0) & (moved > step / 256)):
+        return None
+    scales = product * coarser
+    coarse = np.rint(flat / coarser[:, None]).astype(np.int8).reshape(values.shape)
+    return coarse, np.rint(bias / scales), scales
 
 
 def _per_channel(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
