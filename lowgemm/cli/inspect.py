@@ -8,6 +8,7 @@ import click
 
 from lowgemm.cli._options import library_argument, note, threads_option
 from lowgemm.cli._tables import table
+from lowgemm.errors import TargetError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,20 +38,30 @@ def inspect_command(library: Path, threads: int | None, repeat: int) -> None:
     import lowgemm
 
     net = lowgemm.load(library, threads=threads)
-    from lowgemm.targets.peak import measure_peak  # loads the compiler, so not for a bad library
-
-    note(f"measuring the peak of {net.level}")
-    peak = measure_peak(net.level) * net.threads
+    peak = _peak(net.level, net.threads)
     note(f"running {repeat} times")
     steps = net.profile(_random_inputs(net.inputs), repeat)
     for line in table(_HEAD, rows(steps, peak), left=_WORDS):
         click.echo(line)
     threads_used = f"{net.threads} thread{'s' if net.threads != 1 else ''}"
-    click.echo(f"level {net.level}, {threads_used}, peak {peak:.0f} GOPS")
+    peak_known = f", peak {peak:.0f} GOPS" if peak else ""
+    click.echo(f"level {net.level}, {threads_used}{peak_known}")
 
 
-def rows(steps: Sequence[Mapping[str, Any]], peak: float) -> list[tuple[str, ...]]:
-    """The table's rows, one a step and the sum of all; `peak` is in GOPS."""
+def _peak(level: str, threads: int) -> float | None:
+    """GOPS of `threads` cores, or None, with a note, where it cannot be measured."""
+    from lowgemm.targets.peak import measure_peak
+
+    note(f"measuring the peak of {level}")
+    try:
+        return measure_peak(level) * threads
+    except TargetError as error:  # the layers' times are worth having all the same
+        note(f"no share of the peak: {error}")
+        return None
+
+
+def rows(steps: Sequence[Mapping[str, Any]], peak: float | None) -> list[tuple[str, ...]]:
+    """The table's rows, one a step and the sum of all; `peak` is in GOPS, None if not known."""
     total = sum(step["seconds"] for step in steps)
     macs = sum(step["macs"] for step in steps)
     lines = [
@@ -61,7 +72,7 @@ def rows(steps: Sequence[Mapping[str, Any]], peak: float) -> list[tuple[str, ...
 
 
 def _row(
-    layer: str, kernel: str, macs: int, seconds: float, total: float, peak: float
+    layer: str, kernel: str, macs: int, seconds: float, total: float, peak: float | None
 ) -> tuple[str, ...]:
     share = f"{seconds / total:.1%}" if total else ""
     words = (layer, kernel)
@@ -69,7 +80,8 @@ def _row(
     if not macs or not seconds:  # moves data only, so there is no rate to speak of
         return (*words, "", microseconds, share, "", "")
     gops = 2e-9 * macs / seconds
-    return (*words, f"{macs / 1e6:.3f}", microseconds, share, f"{gops:.1f}", f"{gops / peak:.1%}")
+    of_peak = f"{gops / peak:.1%}" if peak else ""
+    return (*words, f"{macs / 1e6:.3f}", microseconds, share, f"{gops:.1f}", of_peak)
 
 
 def _random_inputs(ports: Iterable[Any]) -> "dict[str, np.ndarray]":

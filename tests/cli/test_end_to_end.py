@@ -88,7 +88,15 @@ def test_inspect_names_every_layer(demo: tuple[Path, str], tmp_path: Path) -> No
     head, *rows = done.stdout.splitlines()
     assert head.split()[:3] == ["layer", "kernel", "MMACs"]
     convolutions = sum(node.op_type == "Conv" for node in onnx.load(MODEL_PATH).graph.node)
-    assert sum("conv" in row for row in rows) >= convolutions
+    assert sum("conv" in row.lower() for row in rows) >= convolutions
+
+
+def test_inspect_without_a_c_compiler(demo: tuple[Path, str], tmp_path: Path) -> None:
+    library = demo[0] / "digits.so"
+    done = shell("inspect", library, "--repeat", 1, folder=tmp_path, CC="no-such-compiler")
+    assert done.returncode == 0, done.stderr
+    assert "no share of the peak" in done.stderr
+    assert "total" in done.stdout
 
 
 def test_quantize_then_compile_is_compile_with_samples(samples: Path, tmp_path: Path) -> None:
@@ -188,6 +196,11 @@ class TestRefusals:
         library = demo[0] / "digits.so"
         done = shell("run", library, "--input", "image=image.npy", folder=tmp_path)
         refused(done, *words)
+
+    def test_no_c_compiler(self, demo: tuple[Path, str], tmp_path: Path) -> None:
+        model = demo[0] / "digits-int8.onnx"
+        done = shell("compile", model, "-o", "m.so", folder=tmp_path, CC="no-such-compiler")
+        refused(done, "no-such-compiler")
 
     def test_input_left_out(self, demo: tuple[Path, str], tmp_path: Path) -> None:
         refused(shell("run", demo[0] / "digits.so", folder=tmp_path), "image")

@@ -19,3 +19,8 @@ def test_rates_and_shares() -> None:
 def test_nothing_to_divide_by() -> None:
     steps = [{"layer": "a", "kernel": "copy", "macs": 0, "seconds": 0.0}]
     assert rows(steps, peak=200.0)[0] == ("a", "copy", "", "0.0", "", "", "")
+
+
+def test_peak_that_is_not_known() -> None:
+    steps = [{"layer": "a", "kernel": "qconv", "macs": 1_000_000, "seconds": 20e-6}]
+    assert rows(steps, peak=None)[0] == ("a", "qconv", "1.000", "20.0", "100.0%", "100.0", "")
