@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import isa
 import numpy as np
 import onnx
 import pytest
@@ -201,6 +202,17 @@ class TestRefusals:
         model = demo[0] / "digits-int8.onnx"
         done = shell("compile", model, "-o", "m.so", folder=tmp_path, CC="no-such-compiler")
         refused(done, "no-such-compiler")
+
+    def test_cpu_without_the_features(self, demo: tuple[Path, str], tmp_path: Path) -> None:
+        foreign = [level for level in isa.LEVELS if isa.missing_features(level)]
+        if not foreign:
+            pytest.skip("this CPU has every level")
+        model, folder = demo[0] / "digits-int8.onnx", tmp_path / "foreign"
+        folder.mkdir()
+        flags = ["-o", "m.so", "--target", foreign[0]]
+        done = shell("compile", model, *flags, folder=folder)
+        assert done.returncode == 0, done.stderr
+        refused(shell("run", "m.so", folder=folder), isa.missing_features(foreign[0])[0])
 
     def test_input_left_out(self, demo: tuple[Path, str], tmp_path: Path) -> None:
         refused(shell("run", demo[0] / "digits.so", folder=tmp_path), "image")
