@@ -5,13 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import isa
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from lowgemm.demo import MODEL_PATH, load_digits
+
+import isa
 
 pytest.importorskip("onnxruntime", reason="calibration needs the extra lowgemm[quantize]")
 
