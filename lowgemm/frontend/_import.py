@@ -98,12 +98,15 @@ class _Importer:
         if not domain and self.fold(proto, inputs, name):
             return
         attrs = {a.name: plain(onnx.helper.get_attribute_value(a)) for a in proto.attribute}
-        types = self.infer(proto, inputs, name, domain)
         rewriter = REWRITERS.get(key)
         if rewriter is None:
             self.report(key, name)
-            self.set_types(proto.output, types)
+            try:
+                self.set_types(proto.output, self.infer(proto, inputs, name, domain))
+            except ModelError:  # the first thing to say about this node is said
+                self.unknown.update(proto.output)
             return
+        types = self.infer(proto, inputs, name, domain)
         call = Call(
             key, name, inputs, list(proto.output), attrs, self.opset, types, self.graph,
             self.fresh, self.unique_name, self.aliases,
@@ -267,6 +270,8 @@ class _Importer:
                 continue
             if tensor in computed and tensor not in wanted:
                 graph.rename(tensor, name)
+                self.aliases.pop(name, None)
+                self.aliases[tensor] = name
             else:
                 source = tensor
                 if tensor == name:  # a constant or an input under the output's own name

@@ -211,17 +211,3 @@ def qlinear_softmax(call: Call) -> None:
     if legacy and any(extent > 1 for extent in type_.shape[axis + 1 :]):
         raise UnsupportedForm("softmax over several axes")
     quantized(call, "Softmax", [dequantized(call, 0, "x")], {"axis": axis}, type_, 3)
-
-
-@rewrites("com.microsoft.QLinearReduceMean")
-def qlinear_reduce_mean(call: Call) -> None:
-    type_ = call.type(0)
-    given = call.attrs.get("axes") or range(type_.rank)
-    axes = sorted(normal_axis(int(axis), type_.rank) for axis in given)
-    keep = int(call.attrs.get("keepdims", 1))
-    shape = [1 if i in axes else n for i, n in enumerate(type_.shape) if keep or i not in axes]
-    out = TensorType(tuple(shape), type_.dtype)
-    x = dequantized(call, 0, "x")
-    if keep and axes == list(range(2, type_.rank)):
-        return quantized(call, "GlobalAveragePool", [x], {}, out, 3)
-    quantized(call, "ReduceMean", [x], {"axes": axes, "keepdims": keep}, out, 3)
