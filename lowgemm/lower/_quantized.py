@@ -5,12 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lowgemm import topi
+from lowgemm import schedules, topi
 from lowgemm.graph import Graph, Node
 from lowgemm.lower._program import Operand, Program
 from lowgemm.packing import ConvPacking, ConvShape, DotLayout, pack_depthwise
-from lowgemm.passes import Quantization
-from lowgemm import schedules
+from lowgemm.passes import Quantization, add_ratios, mul_ratio
 from lowgemm.targets import CpuTarget
 
 _LETTER = {"uint8": "u8", "int8": "s8", "float32": "f32"}
@@ -41,7 +40,7 @@ def stored(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _add_params(first: Quantization, second: Quantization, out: Quantization, low: int, high: int):
-    ratios = [np.float32(np.float64(q.scale) / np.float64(out.scale)) for q in (first, second)]
+    ratios = add_ratios(first, second, out)
     values = (first.zero_point, ratios[0], second.zero_point, ratios[1], out.zero_point, low, high)
     return np.array(values, np.float32)
 
@@ -243,7 +242,7 @@ def _mul(context: Context, node: Node) -> None:
         "qmul", key, lambda: schedules.schedule_elementwise(topi.qmul(*key), 16, uniform=channels)
     )
     first, second = attrs["in"]
-    ratio = np.float64(first.scale) * np.float64(second.scale) / np.float64(attrs["out"].scale)
+    ratio = mul_ratio(first, second, attrs["out"])
     points = (attrs["out"].zero_point, attrs["low"], attrs["high"])
     params = np.array((first.zero_point, second.zero_point, ratio, *points), np.float32)
     other = (channels,) if per_channel else (pixels, channels)

@@ -491,24 +491,63 @@ def _evaluate(graph: Graph, node: Node, values: np.ndarray) -> np.ndarray:
     return reference.run_graph(single, {"x": values})["y"]
 
 
+def add_ratios(first: Quantization, second: Quantization, out: Quantization) -> tuple[np.float32, np.float32]:
+    """What QAdd multiplies its operands with: each scale over the output's, rounded to float32 once."""
+    ratios = [np.float32(np.float64(q.scale) / np.float64(out.scale)) for q in (first, second)]
+    return ratios[0], ratios[1]
+
+
+def mul_ratio(first: Quantization, second: Quantization, out: Quantization) -> np.float32:
+    """What QMul multiplies the product of codes with."""
+    return np.float32(np.float64(first.scale) * np.float64(second.scale) / np.float64(out.scale))
+
+
 def _merge_tables(graph: Graph) -> None:
-    """QLut -> QLut with one use between them becomes one table."""
-    for node in list(graph.nodes):
-        if node.op != "QLut":
+    """Everything that is a function of one tensor's codes becomes one table.
+
+    Tables in a row, and also sums and products of two tables of the same tensor: a hard-swish that a model spells as
+    x * hard_sigmoid(x), each step quantized, is still 256 values.
+    """
+    functions: dict[str, tuple[str, np.ndarray, Quantization]] = {}
+    for node in graph.nodes:
+        sources = node.attrs.get("in", ())
+        sources = sources if isinstance(sources, tuple) else (sources,)
+        if node.op == "QLut":
+            known = [_as_function(functions, node.inputs[0], sources[0])]
+        elif node.op in ("QAdd", "QMul") and len({graph.types[t].shape for t in node.inputs}) == 1:
+            known = [_as_function(functions, *pair) for pair in zip(node.inputs, sources, strict=True)]
+        else:
             continue
-        before = graph.producer(node.inputs[0])
-        while (
-            before is not None
-            and before.op == "QLut"
-            and before.output not in graph.outputs
-            and len(graph.consumers(before.output)) == 1
-        ):
-            inner, outer = before.attrs, node.attrs
-            codes = inner["table"].astype(np.int64) - outer["in"].range[0]
-            node.attrs = {**outer, "table": outer["table"][codes], "in": inner["in"]}
-            node.inputs = list(before.inputs)
-            graph.nodes.remove(before)
-            before = graph.producer(node.inputs[0])
+        root, _, params = known[0]
+        if any(other[0] != root for other in known):
+            continue
+        codes = [table.astype(np.int64) for _, table, _ in known]
+        if node.op == "QLut":
+            table = node.attrs["table"][codes[0] - sources[0].range[0]]
+        else:
+            table = _arithmetic(node, codes, sources)
+        functions[node.output] = (root, table, params)
+        ops = node.attrs.get("ops", (node.op[1:],))
+        node.op, node.inputs = "QLut", [root]
+        node.attrs = {"table": table, "in": params, "out": node.attrs["out"], "ops": ops}
+    graph.prune()
+
+
+def _as_function(functions, tensor: str, params: Quantization) -> tuple[str, np.ndarray, Quantization]:
+    low, high = params.range
+    return functions.get(tensor, (tensor, np.arange(low, high + 1), params))
+
+
+def _arithmetic(node: Node, codes: list[np.ndarray], sources: tuple[Quantization, ...]) -> np.ndarray:
+    """QAdd or QMul on vectors of codes, in the kernels' float32 arithmetic."""
+    out: Quantization = node.attrs["out"]
+    real = [(c - q.zero_point).astype(np.float32) for c, q in zip(codes, sources, strict=True)]
+    if node.op == "QAdd":
+        first, second = add_ratios(*sources, out)
+        value = real[0] * first + real[1] * second
+    else:
+        value = real[0] * real[1] * mul_ratio(*sources, out)
+    return np.clip(np.rint(value) + out.zero_point, node.attrs["low"], node.attrs["high"]).astype(out.dtype)
 
 
 def _fuse_residuals(graph: Graph) -> None:
