@@ -18,7 +18,7 @@ _WARM_UP = 20
 
 @dataclass(frozen=True)
 class Classified:
-    """The labels that one engine gave to the test images, and its median microseconds per image."""
+    """The labels that one engine gave to the test images, and its median time in microseconds."""
 
     engine: str
     labels: np.ndarray
@@ -60,8 +60,11 @@ class DemoReport:
             f"{count} digits that the model was not trained on, one image at a time, {threads}",
             f"accuracy float  {floats:7.2%}  ({source})",
             f"accuracy int8   {self.accuracy(ours):7.2%}  (computed by {ours.engine})",
-            "median time per image",
-            *(f"  {row.engine:<{width}}  {row.microseconds:8.1f} us" for row in rows),
+            f"{'':<{width}}    median time per image  accuracy",
+            *(
+                f"  {row.engine:<{width}}  {row.microseconds:18.1f} us  {self.accuracy(row):8.2%}"
+                for row in rows
+            ),
         ]
         if not self.peers:
             text.append("  (ONNX Runtime is not installed, so there is nothing beside it)")
