@@ -17,7 +17,13 @@ from lowgemm.errors import ModelError, UnsupportedOperatorError
 from lowgemm.frontend import _math, _nn, _qoperator, _quantize_ops, _shape  # noqa: F401
 from lowgemm.frontend._inputs import input_types
 from lowgemm.frontend._read import opset_of
-from lowgemm.frontend._registry import REWRITERS, Call, UnsupportedForm, plain
+from lowgemm.frontend._registry import (
+    REWRITERS,
+    Call,
+    UnsupportedForm,
+    plain,
+    refuse_newer_attributes,
+)
 from lowgemm.frontend._simplify import simplify
 from lowgemm.graph import Graph, Node, TensorType
 
@@ -39,6 +45,12 @@ _NEVER_FOLDED = frozenset(
         *("RandomUniform", "RandomUniformLike"),
     )
 )
+_DTYPES = frozenset(
+    (
+        *("bool", "float32", "float64", "int8", "int16", "int32", "int64"),
+        *("uint8", "uint16", "uint32", "uint64"),
+    )
+)
 # A constant larger than this never is a shape, a list of axes or the like.
 _MOST_SHAPE_ITEMS = 1024
 
@@ -53,7 +65,18 @@ def import_model(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> 
     graph = importer.graph
     simplify(graph)
     graph.validate()
+    _check_types(graph)
     return graph
+
+
+def _check_types(graph: Graph) -> None:
+    """Refuse element types that nothing here computes with."""
+    strange = {t: type_.dtype for t, type_ in graph.types.items() if type_.dtype not in _DTYPES}
+    if strange:
+        tensor, dtype = next(iter(strange.items()))
+        raise UnsupportedOperatorError(
+            f"{dtype} elements are not supported (tensor {tensor!r}): convert the model to float32"
+        )
 
 
 class _Importer:
@@ -112,6 +135,8 @@ class _Importer:
             self.fresh, self.unique_name, self.aliases,
         )  # fmt: skip
         try:
+            if not domain:
+                refuse_newer_attributes(proto.op_type, attrs, self.opset)
             rewriter(call)
         except UnsupportedForm as form:
             self.report(f"{key} ({form})", name)

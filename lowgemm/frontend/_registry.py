@@ -176,6 +176,24 @@ def canonical_attrs(op: str, given: dict[str, Any]) -> dict[str, Any]:
     return attrs
 
 
+def refuse_newer_attributes(op: str, given: dict[str, Any], opset: int) -> None:
+    """Refuse attributes that came after the canonical opset and are not left at their default.
+
+    Raises:
+        UnsupportedForm: names such an attribute.
+    """
+    if opset <= CANONICAL_OPSET or not onnx.defs.has(op, CANONICAL_OPSET, ""):
+        return
+    known = onnx.defs.get_schema(op, CANONICAL_OPSET).attributes
+    for name, spec in onnx.defs.get_schema(op, opset).attributes.items():
+        if name in given and name not in known:
+            default = spec.default_value
+            if default.type == onnx.AttributeProto.UNDEFINED or given[name] != plain(
+                onnx.helper.get_attribute_value(default)
+            ):
+                raise UnsupportedForm(f"{name} {given[name]}")
+
+
 def plain(value: Any) -> Any:
     """An attribute's value in Python types: text instead of bytes, lists instead of containers."""
     if isinstance(value, bytes):

@@ -85,7 +85,8 @@ def _group_norm(attrs: Attrs, x: np.ndarray, scale: np.ndarray, bias: np.ndarray
 
 def _lp_norm(attrs: Attrs, x: np.ndarray) -> np.ndarray:
     wide = to_double(x)
-    return rounded(wide / np.linalg.norm(wide, attrs["p"], attrs["axis"], keepdims=True), x)
+    norm = np.linalg.norm(wide, attrs["p"], attrs["axis"], keepdims=True)
+    return rounded(wide / np.where(norm == 0, 1, norm), x)  # zeros stay zeros
 
 
 def _lrn(attrs: Attrs, x: np.ndarray) -> np.ndarray:
