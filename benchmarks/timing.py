@@ -6,13 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# After another engine's turn: its workers stop spinning, and the caches fill again unmeasured.
+# After another contestant's turn: its workers stop spinning, and the caches fill again unmeasured.
 _PAUSE_SECONDS = 0.003
 _WARM_UP = 2
 # One turn is long enough that going round costs little, short enough for many rounds.
 _TURN_SECONDS = 0.03
-_MAX_TURN_RUNS = 64
+_MAX_TURN_RUNS = 1000
 _MIN_ROUNDS = 10
+
+# Does the work so many times and returns the seconds of each.
+Contestant = Callable[[int], Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -30,46 +33,53 @@ class Times:
         return Times(median, p10, p90, len(seconds))
 
 
+def from_python(run: Callable[[], object]) -> Contestant:
+    """A contestant that is called from Python, whose call is part of the time."""
+
+    def turn(runs: int) -> list[float]:
+        seconds = []
+        for _ in range(runs):
+            start = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - start)
+        return seconds
+
+    return turn
+
+
 def interleaved(
-    contestants: dict[str, Callable[[], object]],
+    contestants: dict[str, Contestant],
     seconds: float,
     before_run: Callable[[], object] | None = None,
 ) -> dict[str, Times]:
-    """Run every contestant in turn, round after round, for about `seconds` of measured time.
+    """Run every contestant in turn, round after round, for about `seconds`.
 
     Args:
         contestants: what to time, by name.
         before_run: called before each run, unmeasured, to flush the caches. A turn is one run then.
     """
-    turns = {name: _turn_length(run, before_run) for name, run in contestants.items()}
+    lengths = {name: 1 if before_run else _turn_length(turn) for name, turn in contestants.items()}
     samples: dict[str, list[float]] = {name: [] for name in contestants}
     order = list(contestants)
     deadline = time.perf_counter() + seconds
     rounds = 0
     while rounds < _MIN_ROUNDS or time.perf_counter() < deadline:
         for name in order:
-            run = contestants[name]
+            turn = contestants[name]
             time.sleep(_PAUSE_SECONDS)
-            for _ in range(_WARM_UP):
-                run()
-            for _ in range(turns[name]):
-                if before_run:
-                    before_run()
-                start = time.perf_counter()
-                run()
-                samples[name].append(time.perf_counter() - start)
+            turn(_WARM_UP)
+            if before_run:
+                before_run()
+            samples[name].extend(turn(lengths[name]))
         order.append(order.pop(0))  # nobody always follows the same one
         rounds += 1
     return {name: Times.of(taken) for name, taken in samples.items()}
 
 
-def _turn_length(run: Callable[[], object], before_run: Callable[[], object] | None) -> int:
-    for _ in range(_WARM_UP):
-        run()
-    start = time.perf_counter()
-    run()
-    once = max(time.perf_counter() - start, 1e-7)
-    return 1 if before_run else int(np.clip(_TURN_SECONDS / once, 1, _MAX_TURN_RUNS))
+def _turn_length(turn: Contestant) -> int:
+    turn(_WARM_UP)
+    once = max(min(turn(_WARM_UP)), 1e-7)
+    return int(np.clip(_TURN_SECONDS / once, 1, _MAX_TURN_RUNS))
 
 
 def cache_flusher(last_level_bytes: int) -> Callable[[], object]:

@@ -25,7 +25,9 @@ def generate(program: lower.Program, target: CpuTarget) -> Variant:
     memory = lower.plan_memory(program)
     blob, offsets = _constants(program)
     ports = {name: ("input", index) for index, name in enumerate(program.inputs)}
-    ports.update((program.resolve(name), ("output", index)) for index, name in enumerate(program.outputs))
+    ports.update(
+        (program.resolve(name), ("output", index)) for index, name in enumerate(program.outputs)
+    )
 
     def buffer(operand: lower.Operand) -> Buffer:
         if operand.name in offsets:

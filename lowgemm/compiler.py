@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,14 +73,13 @@ def compile(
 
 def _read(model, calibration, shapes):
     """The model's graph, quantized first where calibration samples are given."""
-    from lowgemm import frontend
+    from lowgemm.frontend import load_onnx, to_onnx
+    from lowgemm.frontend.quantize import quantize_graph
 
     if calibration is None:
-        return frontend.load_onnx(model, shapes)
-    with tempfile.TemporaryDirectory(prefix="lowgemm-") as folder:
-        quantized = Path(folder) / "quantized.onnx"
-        frontend.quantize(model, calibration, quantized, shapes=shapes)
-        return frontend.load_onnx(quantized)
+        return load_onnx(model, shapes)
+    # By way of the QDQ form: the same model as `lowgemm quantize` writes.
+    return load_onnx(to_onnx(quantize_graph(model, calibration, shapes=shapes)))
 
 
 def _cpus() -> int:

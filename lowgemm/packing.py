@@ -115,7 +115,9 @@ class ConvPacking:
     def pack(self, weight: np.ndarray) -> np.ndarray:
         """Pack `weight` `(out, in / groups, kernel_h, kernel_w)` into `packed_shape`, same dtype."""
         out, per_group, kernel_h, kernel_w = weight.shape
-        dense = np.zeros((self.groups, self.group_out, kernel_h, kernel_w, self.group_in), weight.dtype)
+        dense = np.zeros(
+            (self.groups, self.group_out, kernel_h, kernel_w, self.group_in), weight.dtype
+        )
         each_out = self.group_out // self.merged
         blocks = weight.reshape(self.groups, self.merged, each_out, per_group, kernel_h, kernel_w)
         for m in range(self.merged):
@@ -125,13 +127,20 @@ class ConvPacking:
         lanes, depth = self.layout.lanes, self.layout.depth
         panels = self.panels // self.groups
         padded = np.zeros(
-            (self.groups, panels * lanes, self.tap_rows, self.tap_cols, self.padded_run), weight.dtype
+            (self.groups, panels * lanes, self.tap_rows, self.tap_cols, self.padded_run),
+            weight.dtype,
         )
         padded[:, : self.group_out, :, :, : self.run] = dense.reshape(
             self.groups, self.group_out, self.tap_rows, self.tap_cols, self.run
         )
         split = padded.reshape(
-            self.groups, panels, lanes, self.tap_rows, self.tap_cols, self.padded_run // depth, depth
+            self.groups,
+            panels,
+            lanes,
+            self.tap_rows,
+            self.tap_cols,
+            self.padded_run // depth,
+            depth,
         )
         return np.ascontiguousarray(split.transpose(0, 1, 3, 4, 5, 2, 6)).reshape(self.packed_shape)
 
@@ -157,3 +166,10 @@ def pack_depthwise(weight: np.ndarray, layout: DotLayout) -> np.ndarray:
     rows[:kernel_h, :, :channels] = weight[:, 0].transpose(1, 2, 0)
     split = rows.reshape(groups, depth, kernel_w, padded)
     return np.ascontiguousarray(split.transpose(0, 2, 3, 1))
+
+
+def word_element(word, index, depth: int):
+    """Operand `index` of a 32-bit word of `depth`: two signed halves, or four unsigned bytes, the first one lowest."""
+    if depth == 2:
+        return (word << (16 - 16 * index)) >> 16
+    return (word >> (8 * index)) & 255

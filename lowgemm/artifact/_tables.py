@@ -80,7 +80,9 @@ def tables(plan: Plan) -> str:
         out += [f"int __tvm_ffi_{s}(void *, lg_any *, int32_t, lg_any *);" for s in symbols]
         out.append(f"extern const unsigned char lg_constants_{index}[];")
         features = ", ".join(_string(f) for f in variant.features)
-        out.append(f"static const char *const features_{index}[] = {{{features}{', ' if features else ''}NULL}};")
+        out.append(
+            f"static const char *const features_{index}[] = {{{features}{', ' if features else ''}NULL}};"
+        )
         for name, steps in (("steps", variant.steps), ("prologue", variant.prologue)):
             out += _steps(f"{name}_{index}", steps, shape)
         rows.append(_variant_row(index, variant))

@@ -19,10 +19,20 @@ _HEADERS = ("lowgemm.h", "lowgemm_internal.h")
 
 # The kernels come from TVM; these flags are for the runtime and the tables. No build id, no identification and no
 # symbols: the same plan gives the same bytes.
-_FLAGS = (
-    "-std=gnu11 -O2 -g0 -fPIC -shared -fvisibility=hidden -Wall -pthread -s "
-    "-Wl,--build-id=none -Wl,-Bsymbolic -Wl,-z,noexecstack"
-).split()
+_FLAGS = [
+    "-std=gnu11",
+    "-O2",
+    "-g0",
+    "-fPIC",
+    "-shared",
+    "-fvisibility=hidden",
+    "-Wall",
+    "-pthread",
+    "-s",
+    "-Wl,--build-id=none",
+    "-Wl,-Bsymbolic",
+    "-Wl,-z,noexecstack",
+]
 
 _EXPORTS = "{ global: lowgemm_*; __tvm_ffi_run; local: *; };\n"
 
@@ -42,11 +52,21 @@ def build(plan: Plan, path: Path, header_path: Path | None = None) -> None:
         inputs = _write_sources(plan, Path(folder))
         library = Path(folder) / "model.so"
         # Names relative to the folder: no path of this machine gets into the file.
-        command = [*compiler, *_FLAGS, "-Wl,--version-script=exports.map", "-o", "model.so", *inputs, "-lm"]
+        command = [
+            *compiler,
+            *_FLAGS,
+            "-Wl,--version-script=exports.map",
+            "-o",
+            "model.so",
+            *inputs,
+            "-lm",
+        ]
         result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         if result.returncode != 0:
             lines = result.stderr.strip().splitlines()
-            reason = next((line for line in lines if "error" in line), lines[-1] if lines else "no message")
+            reason = next(
+                (line for line in lines if "error" in line), lines[-1] if lines else "no message"
+            )
             raise ArtifactError(f"{shlex.join(compiler)} failed to link the model: {reason}")
         _install(library, path)
         if header_path is not None:

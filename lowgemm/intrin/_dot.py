@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from tvm.s_tir import TensorIntrin
 from tvm.script import tirx as T
 
+from lowgemm.packing import word_element
 from lowgemm.targets import CpuTarget
 
 
@@ -38,7 +39,8 @@ def broadcast_dot(target: CpuTarget, lanes: int, widened: bool = True) -> Dot:
     Where the instruction takes 16-bit weights, `widened` says that they are in memory as such; otherwise the intrinsic
     loads 8-bit weights and widens them itself, for kernels that use each weight too few times to store it again.
     """
-    return _dot(target.dot_depth == 4, lanes, True, widened)
+    vnni = target.dot_depth == 4
+    return _dot(vnni, lanes, True, widened or vnni)
 
 
 def lanewise_dot(target: CpuTarget, lanes: int) -> Dot:
@@ -55,13 +57,6 @@ def _dot(vnni: bool, lanes: int, broadcast: bool, widened: bool) -> Dot:
     dot = Dot(name, lanes, depth, lhs, rhs)
     TensorIntrin.register(name, _desc(dot, broadcast), _impl(dot, vnni, broadcast))
     return dot
-
-
-def word_element(word, index, depth: int):
-    """Operand `index` of a 32-bit word of `depth`: two signed halves, or four unsigned bytes."""
-    if depth == 2:
-        return (word << (16 - 16 * index)) >> 16
-    return (word >> (8 * index)) & 255
 
 
 def _desc(dot: Dot, broadcast: bool):

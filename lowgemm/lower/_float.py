@@ -63,7 +63,9 @@ def lower_region(program: Program, graph: Graph, nodes: list[Node], target: CpuT
                 values[binding.var] = [program.constant(value.value.numpy())]
                 continue
             if not isinstance(value, relax.Call) or value.op.name != "relax.call_tir":
-                raise UnsupportedOperatorError(f"cannot compile the float operators of {layer}: {value}")
+                raise UnsupportedOperatorError(
+                    f"cannot compile the float operators of {layer}: {value}"
+                )
             func = mod[value.args[0]]
             symbol = program.kernel("float", str(func), lambda func=func: schedule_float(func))
             outs = _outputs(value)
@@ -77,7 +79,11 @@ def lower_region(program: Program, graph: Graph, nodes: list[Node], target: CpuT
             values[binding.var] = results
             name = value.args[0].name_hint
             program.call(
-                symbol, [*operands, *results], layer, f"float_{name}_{target.level}", writes=len(results)
+                symbol,
+                [*operands, *results],
+                layer,
+                f"float_{name}_{target.level}",
+                writes=len(results),
             )
     _bind_outputs(program, part, values, wanted)
 
@@ -91,7 +97,9 @@ def _imported(part: Graph, model, nodes: list[Node]) -> tvm.IRModule:
         mod = _PIPELINE(mod)
     except (tvm.error.OpNotImplemented, NotImplementedError, KeyError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UnsupportedOperatorError(f"cannot import the float operators {names}: {first}") from error
+        raise UnsupportedOperatorError(
+            f"cannot import the float operators {names}: {first}"
+        ) from error
     return mod
 
 

@@ -23,6 +23,8 @@ def lower(graph: Graph, target: CpuTarget, threads: int) -> Program:
         elif item.op in _quantized.HANDLERS:
             _quantized.HANDLERS[item.op](context, item)
         else:
-            raise UnsupportedOperatorError(f"operator {item.op} (node {item.name!r}) is not supported")
+            raise UnsupportedOperatorError(
+                f"operator {item.op} (node {item.name!r}) is not supported"
+            )
     _quantized.finish_outputs(context)
     return program

@@ -82,7 +82,13 @@ class Program:
         self.tensors[name] = TensorType(tuple(shape), dtype)
 
     def call(
-        self, symbol: str, args: list[Operand], layer: str, kernel: str, macs: int = 0, writes: int = 1
+        self,
+        symbol: str,
+        args: list[Operand],
+        layer: str,
+        kernel: str,
+        macs: int = 0,
+        writes: int = 1,
     ) -> None:
         """Append a call whose last `writes` arguments are written."""
         written = tuple(range(len(args) - writes, len(args)))

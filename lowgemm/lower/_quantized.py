@@ -76,7 +76,9 @@ def _conv(context: Context, node: Node) -> None:
     if conv.kernel == (1, 1) and conv.strides == (1, 1) and not any(conv.padding):
         pixels = conv.batch * conv.height * conv.width
         if pixels < 400:
-            flat = ConvShape(1, 1, pixels, conv.in_channels, conv.out_channels, (1, 1), groups=conv.groups)
+            flat = ConvShape(
+                1, 1, pixels, conv.in_channels, conv.out_channels, (1, 1), groups=conv.groups
+            )
     config = schedules.default_conv_config(flat, target, context.threads)
     layout = schedules.dot_layout(target, config.lanes)
     packing = ConvPacking.of(flat, layout)
@@ -109,7 +111,9 @@ def _conv(context: Context, node: Node) -> None:
         args.append(program.constant(np.array([attrs["in"].zero_point], np.int32)))
     if attrs["out"] is not None:
         out = attrs["out"]
-        args.append(program.constant(np.array([out.zero_point, attrs["low"], attrs["high"]], np.float32)))
+        args.append(
+            program.constant(np.array([out.zero_point, attrs["low"], attrs["high"]], np.float32))
+        )
     if residual:
         add = attrs["add"]
         args.append(program.operand(node.inputs[1], out_shape))
@@ -130,7 +134,9 @@ def _finish_conv(context, node, symbol, args, out_shape, out_dtype, kernel, macs
         if len(shape) == 4 and shape[1] != 1 and shape[2] * shape[3] != 1:
             temporary = f"{out}/nhwc"
             program.declare(temporary, stored(shape), "float32")
-            program.call(symbol, [*args, program.operand(temporary, out_shape)], node.name, kernel, macs)
+            program.call(
+                symbol, [*args, program.operand(temporary, out_shape)], node.name, kernel, macs
+            )
             program.declare(out, shape, "float32")
             _move(context, temporary, out, stored(shape), (0, 3, 1, 2), shape, node.name)
             return
@@ -165,7 +171,9 @@ def _depthwise(context: Context, node: Node, conv: ConvShape) -> None:
         )
         return schedules.schedule_qdepthwise2d(func, conv, target, config)
 
-    symbol = program.kernel("qdepthwise2d", (conv, layout, in_dtype, final.dtype, residual, config), make)
+    symbol = program.kernel(
+        "qdepthwise2d", (conv, layout, in_dtype, final.dtype, residual, config), make
+    )
     packed = pack_depthwise(attrs["weight"], layout)
 
     def padded(values):
@@ -180,7 +188,9 @@ def _depthwise(context: Context, node: Node, conv: ConvShape) -> None:
         padded(_bias(attrs, layout)),
         padded(attrs["scale"]),
         program.constant(np.array([attrs["in"].zero_point], np.int32)),
-        program.constant(np.array([attrs["out"].zero_point, attrs["low"], attrs["high"]], np.float32)),
+        program.constant(
+            np.array([attrs["out"].zero_point, attrs["low"], attrs["high"]], np.float32)
+        ),
     ]
     if residual:
         add = attrs["add"]
@@ -226,7 +236,10 @@ def _add(context: Context, node: Node) -> None:
     params = _add_params(*attrs["in"], attrs["out"], attrs["low"], attrs["high"])
     flat = [Operand(o.name, (size,), o.dtype) for o in (a, b, out)]
     program.call(
-        symbol, [*flat[:2], program.constant(params), flat[2]], node.name, f"qadd_{context.target.level}"
+        symbol,
+        [*flat[:2], program.constant(params), flat[2]],
+        node.name,
+        f"qadd_{context.target.level}",
     )
 
 
@@ -272,11 +285,20 @@ def _pool(context: Context, node: Node) -> None:
         tuple(attrs.get("dilations", (1, 1))),
         average,
     )
-    symbol = program.kernel("qpool", key, lambda: schedules.schedule_pool(topi.qpool(*key), q.shape[3]))
+    symbol = program.kernel(
+        "qpool", key, lambda: schedules.schedule_pool(topi.qpool(*key), q.shape[3])
+    )
     args = [q]
     if average:
         source, target = attrs["in"][0], attrs["out"]
-        params = (source.zero_point, source.scale, target.scale, target.zero_point, attrs["low"], attrs["high"])
+        params = (
+            source.zero_point,
+            source.scale,
+            target.scale,
+            target.zero_point,
+            attrs["low"],
+            attrs["high"],
+        )
         args.append(program.constant(np.array(params, np.float32)))
     out_shape = (q.shape[0], *key[4], q.shape[3])
     kind = "average" if average else "max"
@@ -305,12 +327,17 @@ def _concat(context: Context, node: Node) -> None:
             key,
             lambda key=key, run=run: schedules.schedule_copy(topi.copy_into(*key), run),
         )
-        args = [Operand(part.name, (rows, run), out.dtype), Operand(out.name, (rows, out_run), out.dtype)]
+        args = [
+            Operand(part.name, (rows, run), out.dtype),
+            Operand(out.name, (rows, out_run), out.dtype),
+        ]
         program.call(symbol, args, node.name, f"qconcat_{context.target.level}")
         offset += run
 
 
-def _rescale(context: Context, tensor: str, source: Quantization, out: Quantization, name: str) -> str:
+def _rescale(
+    context: Context, tensor: str, source: Quantization, out: Quantization, name: str
+) -> str:
     """`tensor` with other quantization parameters, by a table."""
     from lowgemm.quant import dequantize_linear, quantize_linear
 
@@ -331,11 +358,14 @@ def _resize(context: Context, node: Node) -> None:
     logical = graph.types[node.inputs[0]].shape
     scales = list(attrs.get("scales") or ()) or [None] * 4
     maps = [
-        nearest_index(logical[a], graph.types[node.outputs[0]].shape[a], scales[a], attrs) for a in (2, 3)
+        nearest_index(logical[a], graph.types[node.outputs[0]].shape[a], scales[a], attrs)
+        for a in (2, 3)
     ]
     key = (q.shape, (out.shape[1], out.shape[2]), q.dtype)
     symbol = program.kernel(
-        "qresize", key, lambda: schedules.schedule_elementwise(topi.qresize(*key), 32, uniform=q.shape[3])
+        "qresize",
+        key,
+        lambda: schedules.schedule_elementwise(topi.qresize(*key), 32, uniform=q.shape[3]),
     )
     args = [q, program.constant(maps[0]), program.constant(maps[1]), out]
     program.call(symbol, args, node.name, f"qresize_{context.target.level}")
@@ -411,10 +441,18 @@ def _move(context, x, out, shape, perm, out_shape, layer, begin=None, step=None,
     if free and np.array_equal(result, np.arange(index.size)):
         program.aliases[out] = x
         return
-    key = (tuple(shape), in_order, begin, step, tuple(perm), mid, tuple(out_shape), out_order, dtype)
-    symbol = program.kernel(
-        "move", key, lambda: schedules.schedule_elementwise(topi.move(*key), 1)
+    key = (
+        tuple(shape),
+        in_order,
+        begin,
+        step,
+        tuple(perm),
+        mid,
+        tuple(out_shape),
+        out_order,
+        dtype,
     )
+    symbol = program.kernel("move", key, lambda: schedules.schedule_elementwise(topi.move(*key), 1))
     args = [
         program.operand(x, tuple(shape[a] for a in in_order)),
         program.operand(out, tuple(out_shape[a] for a in out_order)),
@@ -498,7 +536,17 @@ def finish_outputs(context: Context) -> None:
             key_order = (0, 2, 3, 1) if is_map else tuple(range(len(shape)))
             plain = tuple(range(len(shape)))
             dtype = program.tensors[name].dtype
-            key = (shape, key_order, (0,) * len(shape), (1,) * len(shape), plain, shape, shape, plain, dtype)
+            key = (
+                shape,
+                key_order,
+                (0,) * len(shape),
+                (1,) * len(shape),
+                plain,
+                shape,
+                shape,
+                plain,
+                dtype,
+            )
             symbol = program.kernel(
                 "move", key, lambda key=key: schedules.schedule_elementwise(topi.move(*key), 1)
             )

@@ -21,8 +21,37 @@ from lowgemm.quant import dequantize_linear, quantize_linear
 
 # Elementwise operators of one input: a chain of them between dequantize and quantize is a table.
 UNARY = frozenset(
-    "Relu Clip HardSwish HardSigmoid Sigmoid Silu Tanh Gelu LeakyRelu Elu Selu Softplus Softsign Exp Log Sqrt Abs Neg "
-    "Erf Floor Ceil Round Reciprocal Mish ThresholdedRelu Celu Sin Cos Sign".split()
+    [
+        "Relu",
+        "Clip",
+        "HardSwish",
+        "HardSigmoid",
+        "Sigmoid",
+        "Silu",
+        "Tanh",
+        "Gelu",
+        "LeakyRelu",
+        "Elu",
+        "Selu",
+        "Softplus",
+        "Softsign",
+        "Exp",
+        "Log",
+        "Sqrt",
+        "Abs",
+        "Neg",
+        "Erf",
+        "Floor",
+        "Ceil",
+        "Round",
+        "Reciprocal",
+        "Mish",
+        "ThresholdedRelu",
+        "Celu",
+        "Sin",
+        "Cos",
+        "Sign",
+    ]
 )
 _BINARY_WITH_CONSTANT = frozenset(("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "PRelu"))
 _MOVES = frozenset(("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Identity"))
@@ -44,7 +73,11 @@ class Quantization:
     def quantize(self, value: float) -> int:
         """The q of one real value."""
         low, high = self.range
-        return int(np.clip(np.rint(np.float32(value) / np.float32(self.scale)) + self.zero_point, low, high))
+        return int(
+            np.clip(
+                np.rint(np.float32(value) / np.float32(self.scale)) + self.zero_point, low, high
+            )
+        )
 
 
 def fuse_quantized(graph: Graph) -> Graph:
@@ -59,7 +92,9 @@ def fuse_quantized(graph: Graph) -> Graph:
 def _fold_scalars(graph: Graph) -> None:
     """DequantizeLinear of a constant with one element becomes a float constant: an operand of elementwise operators."""
     for node in list(graph.nodes):
-        if node.op != "DequantizeLinear" or any(t and t not in graph.constants for t in node.inputs):
+        if node.op != "DequantizeLinear" or any(
+            t and t not in graph.constants for t in node.inputs
+        ):
             continue
         value, scale, *point = (graph.constants[t] for t in node.inputs if t)
         if value.size == 1 and scale.size == 1 and node.output not in graph.outputs:
@@ -78,20 +113,35 @@ def _quantize_before_moving(graph: Graph) -> None:
         changed = False
         producers, uses = graph.producers(), graph.uses()
         for index, node in enumerate(graph.nodes):
-            if node.op != "QuantizeLinear" or graph.constants.get(node.inputs[1], np.zeros(2)).size != 1:
+            if (
+                node.op != "QuantizeLinear"
+                or graph.constants.get(node.inputs[1], np.zeros(2)).size != 1
+            ):
                 continue
             move = producers.get(node.inputs[0])
-            if move is None or move.op not in _MOVES or len(uses[move.output]) > 1 or move.output in graph.outputs:
+            if (
+                move is None
+                or move.op not in _MOVES
+                or len(uses[move.output]) > 1
+                or move.output in graph.outputs
+            ):
                 continue
             source = producers.get(move.inputs[0])
             if source is None or source.op == "DequantizeLinear":
                 continue
             out_type = graph.types[node.output]
             moved = graph.add_tensor(
-                TensorType(graph.types[move.inputs[0]].shape, out_type.dtype), f"{node.output}/unmoved"
+                TensorType(graph.types[move.inputs[0]].shape, out_type.dtype),
+                f"{node.output}/unmoved",
             )
             graph.nodes[index : index + 1] = [
-                Node("QuantizeLinear", [move.inputs[0], *node.inputs[1:]], [moved], dict(node.attrs), node.name),
+                Node(
+                    "QuantizeLinear",
+                    [move.inputs[0], *node.inputs[1:]],
+                    [moved],
+                    dict(node.attrs),
+                    node.name,
+                ),
                 Node("QMove", [moved], [node.output], {**move.attrs, "op": move.op}, move.name),
             ]
             graph.nodes.remove(move)
@@ -174,7 +224,9 @@ class _Fuser:
             point = self.graph.constant(node.inputs[2])
             if point is None:
                 return None
-            centred = centred - (point.astype(np.int32).reshape(shape if point.size > 1 else [1] * value.ndim))
+            centred = centred - (
+                point.astype(np.int32).reshape(shape if point.size > 1 else [1] * value.ndim)
+            )
         if centred.min() < -128 or centred.max() > 127:
             return None
         return centred.astype(np.int8), scale.reshape(-1).astype(np.float32), axis
@@ -189,11 +241,15 @@ class _Fuser:
         value, scale = self.graph.constant(node.inputs[0]), self.graph.constant(node.inputs[1])
         if value is None or scale is None or node.attrs.get("block_size"):
             return None
-        point = self.graph.constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else None
+        point = (
+            self.graph.constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else None
+        )
         shape = [1] * value.ndim
         if scale.size > 1:
             shape[int(node.attrs.get("axis", 1)) % value.ndim] = -1
-        centred = value.astype(np.float64) - (0 if point is None else point.astype(np.float64).reshape(shape))
+        centred = value.astype(np.float64) - (
+            0 if point is None else point.astype(np.float64).reshape(shape)
+        )
         return centred * scale.astype(np.float64).reshape(shape)
 
     def _only_use(self, tensor: str) -> bool:
@@ -230,14 +286,19 @@ class _Fuser:
         if node.op in UNARY:
             return node.inputs[0]
         if node.op in _BINARY_WITH_CONSTANT and len(node.inputs) == 2:
-            sizes = [self.graph.constants[t].size if t in self.graph.constants else None for t in node.inputs]
+            sizes = [
+                self.graph.constants[t].size if t in self.graph.constants else None
+                for t in node.inputs
+            ]
             if sizes[1] == 1 and sizes[0] is None:
                 return node.inputs[0]
             if sizes[0] == 1 and sizes[1] is None:
                 return node.inputs[1]
         return None
 
-    def _table(self, node: Node, source: tuple[str, Quantization], chain: list[Node], out: Quantization) -> Node | None:
+    def _table(
+        self, node: Node, source: tuple[str, Quantization], chain: list[Node], out: Quantization
+    ) -> Node | None:
         tensor, params = source
         if not chain and params == out:
             self.alias[node.outputs[0]] = tensor
@@ -276,7 +337,9 @@ class _Fuser:
         attrs = {**node.attrs, "in": (params,) * len(node.inputs), "out": params}
         rank = self.graph.types[node.inputs[0]].rank
         if node.op in _MOVES:
-            return Node("QMove", node.inputs[:1], list(node.outputs), {**attrs, "op": node.op}, node.name)
+            return Node(
+                "QMove", node.inputs[:1], list(node.outputs), {**attrs, "op": node.op}, node.name
+            )
         if node.op == "MaxPool" and rank == 4 and len([o for o in node.outputs if o]) == 1:
             return Node("QMaxPool", node.inputs[:1], node.outputs[:1], attrs, node.name)
         if node.op == "Concat" and not any(t in self.graph.constants for t in node.inputs):
@@ -331,7 +394,12 @@ class _Fuser:
             if params[0] == out and len([o for o in node.outputs if o]) == 1:
                 op = "QMaxPool"
                 if node.op == "GlobalMaxPool":
-                    attrs.update(kernel_shape=shapes[0][2:], strides=(1, 1), pads=(0, 0, 0, 0), dilations=(1, 1))
+                    attrs.update(
+                        kernel_shape=shapes[0][2:],
+                        strides=(1, 1),
+                        pads=(0, 0, 0, 0),
+                        dilations=(1, 1),
+                    )
         elif node.op == "Concat":
             op = "QConcat"
         elif node.op == "Resize" and params[0] == out and attrs.get("mode", "nearest") == "nearest":
@@ -357,7 +425,9 @@ class _Fuser:
             if axes != [2, 3]:
                 return None
             attrs.update(whole)
-        elif node.attrs.get("ceil_mode") or any(d != 1 for d in node.attrs.get("dilations", (1, 1))):
+        elif node.attrs.get("ceil_mode") or any(
+            d != 1 for d in node.attrs.get("dilations", (1, 1))
+        ):
             return None
         return "QAveragePool"
 
@@ -444,7 +514,11 @@ def _fit_accumulator(
 
 def _per_channel(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
     """Whether `other` has one value per channel of `shape` `(n, c, h, w)`."""
-    return len(shape) == 4 and other in ((shape[0], shape[1], 1, 1), (1, shape[1], 1, 1)) and shape[0] == 1
+    return (
+        len(shape) == 4
+        and other in ((shape[0], shape[1], 1, 1), (1, shape[1], 1, 1))
+        and shape[0] == 1
+    )
 
 
 def _clamp(chain: list[Node], out: Quantization) -> tuple[int, int] | None:
@@ -491,7 +565,9 @@ def _evaluate(graph: Graph, node: Node, values: np.ndarray) -> np.ndarray:
     return reference.run_graph(single, {"x": values})["y"]
 
 
-def add_ratios(first: Quantization, second: Quantization, out: Quantization) -> tuple[np.float32, np.float32]:
+def add_ratios(
+    first: Quantization, second: Quantization, out: Quantization
+) -> tuple[np.float32, np.float32]:
     """What QAdd multiplies its operands with: each scale over the output's, rounded to float32 once."""
     ratios = [np.float32(np.float64(q.scale) / np.float64(out.scale)) for q in (first, second)]
     return ratios[0], ratios[1]
@@ -515,7 +591,9 @@ def _merge_tables(graph: Graph) -> None:
         if node.op == "QLut":
             known = [_as_function(functions, node.inputs[0], sources[0])]
         elif node.op in ("QAdd", "QMul") and len({graph.types[t].shape for t in node.inputs}) == 1:
-            known = [_as_function(functions, *pair) for pair in zip(node.inputs, sources, strict=True)]
+            known = [
+                _as_function(functions, *pair) for pair in zip(node.inputs, sources, strict=True)
+            ]
         else:
             continue
         root, _, params = known[0]
@@ -533,12 +611,16 @@ def _merge_tables(graph: Graph) -> None:
     graph.prune()
 
 
-def _as_function(functions, tensor: str, params: Quantization) -> tuple[str, np.ndarray, Quantization]:
+def _as_function(
+    functions, tensor: str, params: Quantization
+) -> tuple[str, np.ndarray, Quantization]:
     low, high = params.range
     return functions.get(tensor, (tensor, np.arange(low, high + 1), params))
 
 
-def _arithmetic(node: Node, codes: list[np.ndarray], sources: tuple[Quantization, ...]) -> np.ndarray:
+def _arithmetic(
+    node: Node, codes: list[np.ndarray], sources: tuple[Quantization, ...]
+) -> np.ndarray:
     """QAdd or QMul on vectors of codes, in the kernels' float32 arithmetic."""
     out: Quantization = node.attrs["out"]
     real = [(c - q.zero_point).astype(np.float32) for c, q in zip(codes, sources, strict=True)]
@@ -547,7 +629,9 @@ def _arithmetic(node: Node, codes: list[np.ndarray], sources: tuple[Quantization
         value = real[0] * first + real[1] * second
     else:
         value = real[0] * real[1] * mul_ratio(*sources, out)
-    return np.clip(np.rint(value) + out.zero_point, node.attrs["low"], node.attrs["high"]).astype(out.dtype)
+    return np.clip(np.rint(value) + out.zero_point, node.attrs["low"], node.attrs["high"]).astype(
+        out.dtype
+    )
 
 
 def _fuse_residuals(graph: Graph) -> None:

@@ -3,7 +3,19 @@
 from lowgemm.graph import Graph, Node
 
 _INTEGER = frozenset(
-    "QConv QLut QAdd QMul QAveragePool QMaxPool QConcat QResize QMove Quantize Dequantize".split()
+    [
+        "QConv",
+        "QLut",
+        "QAdd",
+        "QMul",
+        "QAveragePool",
+        "QMaxPool",
+        "QConcat",
+        "QResize",
+        "QMove",
+        "Quantize",
+        "Dequantize",
+    ]
 )
 
 

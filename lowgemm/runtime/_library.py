@@ -84,7 +84,9 @@ def check_file(path: Path) -> None:
             (sections,) = struct.unpack_from("<Q", header, 40)
             entry, count = struct.unpack_from("<HH", header, 58)
             if sections + entry * count > size or not count:
-                raise ArtifactError(f"{path} is truncated: {size} bytes of {sections + entry * count}")
+                raise ArtifactError(
+                    f"{path} is truncated: {size} bytes of {sections + entry * count}"
+                )
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
                 at = view.find(_MARKER)
                 text = view[at + len(_MARKER) : at + len(_MARKER) + 12] if at >= 0 else b""

@@ -1,11 +1,11 @@
 """The schedule of the dot-product convolution and GEMM family, one body for every level but AMX.
 
-    for block (parallel):                 a block of rows, or a block of weight panels
-      [stage the block's input]
-      for panel, tile:
-        acc[rows, columns, vectors] = 0   registers
-        for tap, k:  acc += dot(broadcast input group, weight vector)
-        for row, column, vector:  dst = epilogue(acc)
+for block (parallel):                 a block of rows, or a block of weight panels
+  [stage the block's input]
+  for panel, tile:
+    acc[rows, columns, vectors] = 0   registers
+    for tap, k:  acc += dot(broadcast input group, weight vector)
+    for row, column, vector:  dst = epilogue(acc)
 """
 
 from dataclasses import asdict, dataclass
@@ -79,14 +79,18 @@ def needs_stage(shape: ConvShape, packing: ConvPacking, in_dtype: str, config: C
 
 def default_conv_config(shape: ConvShape, target: CpuTarget, threads: int = 1) -> ConvConfig:
     """The heuristic choice for `shape` on `threads` threads, used where nothing was tuned."""
-    group_out = shape.out_channels if shape.groups == 1 else max(shape.out_channels // shape.groups, 8)
+    group_out = (
+        shape.out_channels if shape.groups == 1 else max(shape.out_channels // shape.groups, 8)
+    )
     lanes = target.lanes
     if lanes == 16 and group_out % 16 and group_out % 16 <= 8:
         lanes = 8
     panels = -(-group_out // lanes)
     rows, columns, vectors = _register_tile(shape, target, panels)
     pixels = shape.out_height * shape.out_width
-    weights = shape.kernel[0] * shape.kernel[1] * shape.in_channels * shape.out_channels // shape.groups
+    weights = (
+        shape.kernel[0] * shape.kernel[1] * shape.in_channels * shape.out_channels // shape.groups
+    )
     tile_rows = -(-shape.out_height // rows)
     # A block of rows re-reads all weights; a panel re-reads the whole input. The larger operand is read once.
     if shape.groups == 1 and (pixels < 400 or weights > 4 * pixels * shape.in_channels):
@@ -94,7 +98,9 @@ def default_conv_config(shape: ConvShape, target: CpuTarget, threads: int = 1) -
     else:
         order = "rows"
         # Input and output of a block stay in L2 beside the weights.
-        row_bytes = (2 * shape.in_channels * shape.strides[0] + shape.out_channels) * shape.width * rows
+        row_bytes = (
+            (2 * shape.in_channels * shape.strides[0] + shape.out_channels) * shape.width * rows
+        )
         block = max(1, min(96 * 1024 // row_bytes, tile_rows // 4))
         block = _steps.largest_divisor(tile_rows, block)
     if order == "panels" and panels // vectors < 2 * threads and panels % vectors == 0:
@@ -120,7 +126,9 @@ def _register_tile(shape: ConvShape, target: CpuTarget, panels: int) -> tuple[in
                     config.check(target)
                 except ValueError:
                     continue
-                covered = -(-shape.out_height // rows) * rows * (-(-shape.out_width // columns) * columns)
+                covered = (
+                    -(-shape.out_height // rows) * rows * (-(-shape.out_width // columns) * columns)
+                )
                 waste = covered / (shape.out_height * shape.out_width)
                 # Instructions per product: the dot products, and the loads that feed them.
                 per_dot = 2 if target.dot_depth == 2 else 1

@@ -1,11 +1,11 @@
 """The schedule of depthwise convolution: lanes are channels, the reduction runs over interleaved rows and columns.
 
-    for rows x channels (parallel):
-      stage the block's rows, d of them interleaved
-      for y, x tile, vector of channels:
-        acc[columns] = 0
-        for row group, column tap:  acc += dot(staged vector, weight vector)
-        dst = epilogue(acc)
+for rows x channels (parallel):
+  stage the block's rows, d of them interleaved
+  for y, x tile, vector of channels:
+    acc[columns] = 0
+    for row group, column tap:  acc += dot(staged vector, weight vector)
+    dst = epilogue(acc)
 """
 
 from dataclasses import asdict, dataclass

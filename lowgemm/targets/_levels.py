@@ -93,7 +93,9 @@ def host() -> CpuTarget:
     levels = host_levels()
     if not levels:
         missing = LEVELS["avx2"].missing(host_features())
-        raise TargetError(f"this CPU runs none of lowgemm's levels; the lowest lacks {', '.join(missing)}")
+        raise TargetError(
+            f"this CPU runs none of lowgemm's levels; the lowest lacks {', '.join(missing)}"
+        )
     return levels[0]
 
 

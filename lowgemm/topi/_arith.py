@@ -23,7 +23,9 @@ def round_clamped(value, low, high):
     vectors of calls to nearbyint apart, and cancels a constant added and subtracted in float32; bits it leaves alone.)
     """
     bounded = tirx.max(tirx.min(value, high), low)
-    return tirx.reinterpret("int32", bounded + f32(_TO_INTEGER)) - tirx.const(_TO_INTEGER_BITS, "int32")
+    return tirx.reinterpret("int32", bounded + f32(_TO_INTEGER)) - tirx.const(
+        _TO_INTEGER_BITS, "int32"
+    )
 
 
 def rounded(value):
@@ -34,13 +36,6 @@ def rounded(value):
     at no cost, but TVM does not vectorize calls of LLVM intrinsics.)
     """
     return tirx.max(value, f32(float(np.finfo(np.float32).min)))
-
-
-def word_element(word, index, depth: int):
-    """Operand `index` of a 32-bit word of `depth`: two signed halves, or four unsigned bytes, the first one lowest."""
-    if depth == 2:
-        return (word << (16 - 16 * index)) >> 16
-    return (word >> (8 * index)) & 255
 
 
 def word_of(elements: list):

@@ -126,8 +126,7 @@ def _dst(shape, packing, form, acc, bias, scale, args):
     if form.out_dtype == "float32":
         return te.compute(
             out_shape,
-            lambda n, y, x, o: (acc[n, y, x, o] + bias[o]).astype("float32")
-            * scale[o],
+            lambda n, y, x, o: (acc[n, y, x, o] + bias[o]).astype("float32") * scale[o],
             name="dst",
         )
     out = te.placeholder((_epilogue.REQUANTIZE_PARAMS,), "float32", name="out")

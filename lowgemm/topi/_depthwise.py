@@ -3,9 +3,9 @@
 import tvm
 from tvm import te, tirx
 
-from lowgemm.packing import ConvShape, DotLayout
+from lowgemm.packing import ConvShape, DotLayout, word_element
 from lowgemm.topi import _epilogue
-from lowgemm.topi._arith import word_element, word_of
+from lowgemm.topi._arith import word_of
 
 
 def qdepthwise2d(
@@ -67,7 +67,9 @@ def qdepthwise2d(
     widened = weight
     if layout.rhs != "int8":
         widened = te.compute(
-            (groups, kernel_w, padded, depth), lambda *i: weight(*i).astype(layout.rhs), name="widen"
+            (groups, kernel_w, padded, depth),
+            lambda *i: weight(*i).astype(layout.rhs),
+            name="widen",
         )
     r = te.reduce_axis((0, groups), "r")
     c = te.reduce_axis((0, kernel_w), "c")
@@ -75,7 +77,9 @@ def qdepthwise2d(
     acc = te.compute(
         (shape.batch, shape.out_height, out_w, padded),
         lambda n, y, x, o: te.sum(
-            word_element(staged[n, y * stride_h + r * rows_per_group, x * stride_w + c * dil_w, o], i, depth)
+            word_element(
+                staged[n, y * stride_h + r * rows_per_group, x * stride_w + c * dil_w, o], i, depth
+            )
             * widened[r, c, o, i].astype("int32"),
             axis=[r, c, i],
         ),

@@ -18,7 +18,9 @@ def qadd(size: int, a_dtype: str, b_dtype: str, out_dtype: str) -> tvm.tirx.Prim
     params = te.placeholder((_epilogue.ADD_PARAMS,), "float32", name="params")
     dst = te.compute(
         (size,),
-        lambda i: _epilogue.add(a[i].astype("float32"), b[i].astype("float32"), params).astype(out_dtype),
+        lambda i: _epilogue.add(a[i].astype("float32"), b[i].astype("float32"), params).astype(
+            out_dtype
+        ),
         name="dst",
     )
     return te.create_prim_func([a, b, params, dst])
@@ -108,9 +110,11 @@ def qpool(
     ry = te.reduce_axis((0, kernel[0]), "ry")
     rx = te.reduce_axis((0, kernel[1]), "rx")
     top, left, bottom, right = pads
-    guarded = any(pads) or (out_hw[0] - 1) * strides[0] + kernel[0] > h or (
-        out_hw[1] - 1
-    ) * strides[1] + kernel[1] > w
+    guarded = (
+        any(pads)
+        or (out_hw[0] - 1) * strides[0] + kernel[0] > h
+        or (out_hw[1] - 1) * strides[1] + kernel[1] > w
+    )
 
     def element(n_, y, x, c_, outside, convert):
         iy = y * strides[0] + ry * dilations[0] - top
@@ -161,7 +165,9 @@ def qpool(
     return te.create_prim_func([q, params, dst])
 
 
-def qresize(shape: tuple[int, int, int, int], out_hw: tuple[int, int], dtype: str) -> tvm.tirx.PrimFunc:
+def qresize(
+    shape: tuple[int, int, int, int], out_hw: tuple[int, int], dtype: str
+) -> tvm.tirx.PrimFunc:
     """Nearest-neighbour resize: dst[n, y, x, c] = q[n, rows[y], columns[x], c], the index maps int32 arguments."""
     q = te.placeholder(shape, dtype, name="q")
     rows = te.placeholder((out_hw[0],), "int32", name="rows")

@@ -71,9 +71,9 @@ def test_every_node_case_is_computed_or_refused():
     counts: Counter[str] = Counter()
     wrong = {}
     for case in cases:
-        if case.name in OTHER_READING:
+        if case.name in OTHER_READING or case.model is None:
             continue
-        for arrays, results in case.data_sets:
+        for arrays, results in case.data_sets or ():
             inputs, expected = [as_array(x) for x in arrays], [as_array(y) for y in results]
             if any(isinstance(x, np.ndarray) and x.size == 0 for x in inputs):
                 continue  # an input's size of 0 is read as "open", as exporters mean it

@@ -2,15 +2,16 @@
 
 import numpy as np
 import onnx
-import onnx_models
 import pytest
 from onnx import helper
-from onnx_models import node
 
 from lowgemm.errors import ModelError, UnsupportedOperatorError
 from lowgemm.frontend import load_onnx, to_onnx
 from lowgemm.graph import Graph
 from lowgemm.reference import OPERATORS, run_graph
+
+import onnx_models
+from onnx_models import node
 
 IMAGE = ("float32", [1, 4, 6, 5])
 

@@ -1,11 +1,12 @@
 """Input shapes: from the model, from the user, a batch of one; and what is said where they miss."""
 
 import onnx
-import onnx_models
 import pytest
 
 from lowgemm.errors import ModelError
 from lowgemm.frontend import load_onnx
+
+import onnx_models
 
 Shape = list[int | str | None]
 

@@ -3,13 +3,14 @@
 from typing import Any
 
 import numpy as np
-import onnx_models
 import pytest
-from onnx_models import Arrays, node
 
 from lowgemm.errors import UnsupportedOperatorError
 from lowgemm.frontend import load_onnx, to_onnx
 from lowgemm.reference import conv2d_i32, requantize, run_graph
+
+import onnx_models
+from onnx_models import Arrays, node
 
 MS = "com.microsoft"
 RNG = np.random.default_rng(11)

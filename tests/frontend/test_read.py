@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx_models
 import pytest
 
 from lowgemm.errors import ModelError
 from lowgemm.frontend import load_onnx
+
+import onnx_models
 
 WEIGHT = np.ones((64, 64), np.float32)
 

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx_models
 import pytest
-from onnx_models import Arrays, node
 
 from lowgemm.frontend import load_onnx, to_onnx
 from lowgemm.graph import Graph
 from lowgemm.reference import run_graph
+
+import onnx_models
+from onnx_models import Arrays, node
 
 RNG = np.random.default_rng(5)
 

@@ -4,12 +4,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import onnx_models
 import pytest
 
 from lowgemm.frontend import load_onnx, to_onnx
 from lowgemm.frontend._registry import REWRITERS
 from lowgemm.reference import run_graph
+
+import onnx_models
 
 # Both sides round to float32; sums in float32 (ONNX Runtime) and in float64 (ours) differ by some
 # units in the last place of the largest term.
