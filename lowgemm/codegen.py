@@ -6,6 +6,7 @@ import tvm
 from lowgemm import lower
 from lowgemm.artifact import Buffer, Port, Step, Variant
 from lowgemm.artifact.objects import emit_object
+from lowgemm.artifact.plan import Region
 from lowgemm.graph import Graph
 from lowgemm.targets import CpuTarget
 
@@ -24,7 +25,9 @@ def generate(program: lower.Program, target: CpuTarget) -> Variant:
     """Compile the program's kernels and place its tensors and constants."""
     memory = lower.plan_memory(program)
     blob, offsets = _constants(program)
-    ports = {name: ("input", index) for index, name in enumerate(program.inputs)}
+    ports: dict[str, tuple[Region, int]] = {
+        name: ("input", index) for index, name in enumerate(program.inputs)
+    }
     ports.update(
         (program.resolve(name), ("output", index)) for index, name in enumerate(program.outputs)
     )

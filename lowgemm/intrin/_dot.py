@@ -12,8 +12,12 @@ Levels with VNNI multiply u8 by s8 and sum four products (vpdpbusd). The others 
 two (vpmaddwd), which is exact for every 8-bit operand; vpmaddubsw, which saturates, is not used.
 """
 
+# Annotations of TVMScript are calls:
+# pyright: reportInvalidTypeForm=false
+
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 from tvm.s_tir import TensorIntrin
 from tvm.script import tirx as T
@@ -105,14 +109,14 @@ def _impl(dot: Dot, vnni: bool, broadcast: bool):
         # LLVM 22 declares both byte operands as vectors of bytes, not of 32-bit words.
         instruction = f"llvm.x86.avx512.vpdpbusd.{lanes * 32}"
 
-        def accumulate(acc, a, b):
+        def accumulate(acc, a, b) -> Any:
             return T.call_llvm_pure_intrin(
                 T.llvm_lookup_intrinsic_id(instruction), acc, a, b, dtype=acc_vector
             )
     else:
         instruction = "llvm.x86.avx2.pmadd.wd" if lanes == 8 else "llvm.x86.avx512.pmaddw.d.512"
 
-        def accumulate(acc, a, b):
+        def accumulate(acc, a, b) -> Any:
             wide = b if rhs == "int16" else T.cast(b, f"int16x{lanes * depth}")
             return acc + T.call_llvm_pure_intrin(
                 T.llvm_lookup_intrinsic_id(instruction), a, wide, dtype=acc_vector

@@ -117,7 +117,11 @@ def _conv(context: Context, node: Node) -> None:
     if residual:
         add = attrs["add"]
         args.append(program.operand(node.inputs[1], out_shape))
-        args.append(program.constant(_add_params(*add["in"], add["out"], add["low"], add["high"])))
+        args.append(
+            program.constant(
+                _add_params(*add["in"], out=add["out"], low=add["low"], high=add["high"])
+            )
+        )
     kernel = (
         f"{'qgemm' if attrs['gemm'] else 'qconv2d'}_{_LETTER[in_dtype]}s8{_LETTER[out_dtype]}"
         f"_{config.rows}x{config.columns}x{config.vectors * config.lanes}_{target.level}"
@@ -195,7 +199,11 @@ def _depthwise(context: Context, node: Node, conv: ConvShape) -> None:
     if residual:
         add = attrs["add"]
         args.append(program.operand(node.inputs[1], out_shape))
-        args.append(program.constant(_add_params(*add["in"], add["out"], add["low"], add["high"])))
+        args.append(
+            program.constant(
+                _add_params(*add["in"], out=add["out"], low=add["low"], high=add["high"])
+            )
+        )
     kernel = (
         f"qdepthwise2d_{_LETTER[in_dtype]}s8{_LETTER[final.dtype]}"
         f"_1x{config.columns}x{config.lanes}_{target.level}"
@@ -233,7 +241,7 @@ def _add(context: Context, node: Node) -> None:
         (size, a.dtype, b.dtype, out.dtype),
         lambda: schedules.schedule_elementwise(topi.qadd(size, a.dtype, b.dtype, out.dtype), 16),
     )
-    params = _add_params(*attrs["in"], attrs["out"], attrs["low"], attrs["high"])
+    params = _add_params(*attrs["in"], out=attrs["out"], low=attrs["low"], high=attrs["high"])
     flat = [Operand(o.name, (size,), o.dtype) for o in (a, b, out)]
     program.call(
         symbol,

@@ -625,10 +625,10 @@ def _arithmetic(
     out: Quantization = node.attrs["out"]
     real = [(c - q.zero_point).astype(np.float32) for c, q in zip(codes, sources, strict=True)]
     if node.op == "QAdd":
-        first, second = add_ratios(*sources, out)
+        first, second = add_ratios(*sources, out=out)
         value = real[0] * first + real[1] * second
     else:
-        value = real[0] * real[1] * mul_ratio(*sources, out)
+        value = real[0] * real[1] * mul_ratio(*sources, out=out)
     return np.clip(np.rint(value) + out.zero_point, node.attrs["low"], node.attrs["high"]).astype(
         out.dtype
     )

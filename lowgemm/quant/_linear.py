@@ -5,7 +5,7 @@ import numpy as np
 
 def quantize_linear(
     x: np.ndarray,
-    scale: np.ndarray | float,
+    scale: np.ndarray | np.floating | float,
     zero_point: np.ndarray | int = 0,
     dtype: str | np.dtype = "uint8",
     axis: int | None = None,
@@ -46,7 +46,7 @@ def quantize_reciprocal(
 
 def dequantize_linear(
     q: np.ndarray,
-    scale: np.ndarray | float,
+    scale: np.ndarray | np.floating | float,
     zero_point: np.ndarray | int = 0,
     axis: int | None = None,
 ) -> np.ndarray:

@@ -90,7 +90,7 @@ def dequantize(shape: tuple[int, ...], in_dtype: str) -> tvm.tirx.PrimFunc:
 
 
 def qpool(
-    shape: tuple[int, int, int, int],
+    shape: tuple[int, ...],
     kernel: tuple[int, int],
     strides: tuple[int, int],
     pads: tuple[int, int, int, int],
@@ -165,9 +165,7 @@ def qpool(
     return te.create_prim_func([q, params, dst])
 
 
-def qresize(
-    shape: tuple[int, int, int, int], out_hw: tuple[int, int], dtype: str
-) -> tvm.tirx.PrimFunc:
+def qresize(shape: tuple[int, ...], out_hw: tuple[int, int], dtype: str) -> tvm.tirx.PrimFunc:
     """Nearest-neighbour resize: dst[n, y, x, c] = q[n, rows[y], columns[x], c], the index maps int32 arguments."""
     q = te.placeholder(shape, dtype, name="q")
     rows = te.placeholder((out_hw[0],), "int32", name="rows")

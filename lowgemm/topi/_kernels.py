@@ -1,5 +1,8 @@
 """Operators that write a part of their output, or look bytes up: written as loops, because tensor expressions cannot."""
 
+# Annotations of TVMScript are calls:
+# pyright: reportInvalidTypeForm=false
+
 import tvm
 from tvm.script import tirx as T
 
