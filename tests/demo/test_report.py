@@ -30,7 +30,7 @@ def test_beside_a_peer(library: Path) -> None:
         "accuracy float  100.00%  (computed by Other float)",
         "accuracy int8    75.00%  (computed by lowgemm int8)",
         "                median time per image  accuracy",
-        "  lowgemm int8                 12.3 us    75.00%",
+        "  lowgemm int8                12.3 us    75.00%",
         "  Other float                100.0 us   100.00%",
         f"compiled in 1.5 s to {library} (2 KiB)",
     ]
