@@ -93,6 +93,10 @@ class _Exporter:
             inputs.append(self.constant(attrs.pop("axes"), np.int64, f"{node.output}:axes"))
         elif node.op == "Resize":
             inputs += self.resize_inputs(node, attrs)
+        elif node.op == "AveragePool" and set(attrs["dilations"]) == {1}:
+            # ONNX Runtime 1.32 makes a QLinearAveragePool of a quantized one, copies this attribute
+            # to it, and refuses the result.
+            del attrs["dilations"]
         for key, kind in _INPUTS.get(node.op, ()):
             value = attrs.pop(key)
             if node.op == "Clip" and np.isinf(value):

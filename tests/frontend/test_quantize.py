@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from lowgemm.errors import CalibrationError
@@ -82,6 +83,13 @@ def test_layers_connect_through_integers():
     assert float_ops(graph) == []
     # The clamp of the quantization behind does the Relu.
     assert "Relu" not in [n.op for n in graph.nodes]
+
+
+def test_an_average_pool_loads_in_onnx_runtime():
+    pool = node("AveragePool", "c", "y", kernel_shape=[2, 2])
+    graph = quantized([conv("x", "c", kernel_shape=[3, 3]), pool], CONV)
+    # With its optimizations, which turn the pool into an operator of its own.
+    onnxruntime.InferenceSession(to_onnx(graph).SerializeToString())
 
 
 def test_weights_and_activations_have_the_promised_types():
