@@ -163,6 +163,7 @@ def _quantize_operators(files: ZooFiles, samples: Arrays) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         prepared = Path(scratch) / "prepared.onnx"
         quant_pre_process(str(files.float), str(prepared), skip_symbolic_shape=True)
+        _drop_pool_dilations(prepared)
         quantization.quantize_static(
             str(prepared),
             str(files.qop),
@@ -172,6 +173,17 @@ def _quantize_operators(files: ZooFiles, samples: Arrays) -> None:
             weight_type=quantization.QuantType.QInt8,
             per_channel=True,
         )
+
+
+def _drop_pool_dilations(path: Path) -> None:
+    """Preparing writes AveragePool's default dilations down; QLinearAveragePool has no such attribute."""
+    model = onnx.load(path)
+    for node in model.graph.node:
+        if node.op_type == "AveragePool":
+            kept = [a for a in node.attribute if a.name != "dilations" or set(a.ints) != {1}]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+    onnx.save(model, path)
 
 
 def _split(arrays: Arrays) -> list[Arrays]:
