@@ -9,11 +9,12 @@ from pathlib import Path
 import click
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path, source: Path) -> None:
     """Fail before the work begins if `path` cannot be written after it.
 
     Raises:
-        click.BadParameter: its folder is missing or not writable, or `path` is a folder.
+        click.BadParameter: its folder is missing or not writable, `path` is a folder, or it is
+            `source`, which the work reads.
     """
     folder = path.parent
     if path.is_dir():
@@ -22,6 +23,8 @@ def check_output(path: Path) -> None:
         raise click.BadParameter(f'folder "{folder}" does not exist', param_hint="-o")
     if not os.access(folder, os.W_OK):
         raise click.BadParameter(f'folder "{folder}" is not writable', param_hint="-o")
+    if path.exists() and source.exists() and path.samefile(source):
+        raise click.BadParameter(f'"{path}" is the model itself; name another', param_hint="-o")
 
 
 def make_folder(path: Path) -> None:

@@ -1,5 +1,7 @@
 """The `lowgemm` command: its list of commands and how errors reach the shell."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -16,21 +18,39 @@ USER_ERROR_STATUS = 2  # what click itself exits with on a bad flag
 
 
 class Commands(click.Group):
-    """Words each LowgemmError as one line on stderr and exits with status 2.
+    """Words what is wrong with an argument or a file as one line on stderr, and exits with status 2.
 
-    Any other exception keeps its traceback: it is a defect of lowgemm, and the traceback is what a
-    report needs.
+    Any exception but LowgemmError and click's own keeps its traceback: it is a defect of lowgemm,
+    and the traceback is what a report needs.
     """
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args:  # shows the help
+            return super().parse_args(ctx, args)
+        with _one_line(ctx):
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _one_line(ctx):
             return super().invoke(ctx)
-        except LowgemmError as error:
-            click.echo(f"lowgemm: error: {' '.join(str(error).split())}", err=True)
-            ctx.exit(USER_ERROR_STATUS)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@contextmanager
+def _one_line(ctx: click.Context) -> Iterator[None]:
+    try:
+        yield
+    except LowgemmError as error:
+        text = str(error)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else ctx.command_path
+        text = f"{error.format_message().rstrip('.')}; see {command} --help"
+    else:
+        return
+    click.echo(f"lowgemm: error: {' '.join(text.split())}", err=True)
+    ctx.exit(USER_ERROR_STATUS)
+
+
+@click.group("lowgemm", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="lowgemm", message="%(prog)s %(version)s")
 def main() -> None:
     """Compile int8 models for x86 CPUs into one self-contained shared library.

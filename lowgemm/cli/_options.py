@@ -1,5 +1,6 @@
 """Flags that several commands share, and how their values are read."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,16 @@ class NamedFile(click.ParamType):
 model_argument = click.argument("model", type=click.Path(path_type=Path))
 library_argument = click.argument("library", type=click.Path(path_type=Path))
 
-threads_option = click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    help="Threads to compute with.  [default: every CPU this process may use]",
-)
+
+def threads_option(purpose: str = "Threads to compute with.") -> Any:
+    """`--threads N`."""
+    return click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help=f"{purpose}  [default: every CPU this process may use]",
+    )
+
 
 shape_option = click.option(
     "--shape",
@@ -72,10 +78,17 @@ def calibrate_option(required: bool) -> Any:
         type=click.Path(path_type=Path),
         metavar="SAMPLES.npz",
         required=required,
-        help="Calibration samples: an array per input, named as it is, first axis = samples.",
+        help="Samples to quantize a float model by: an array per input, named as the input is, "
+        "first axis = samples. A hundred or two are enough.",
     )
 
 
 def note(text: str) -> None:
-    """Tell the user what is going on, on stderr, so that stdout holds results only."""
+    """Tell the user something on stderr, so that stdout holds results only."""
     click.echo(text, err=True)
+
+
+def progress(text: str) -> None:
+    """Tell a user at a terminal what is going on; a script's stderr holds what it must know only."""
+    if sys.stderr.isatty():
+        note(text)

@@ -10,24 +10,35 @@ from lowgemm.cli._options import (
     calibrate_option,
     model_argument,
     note,
+    progress,
     shape_option,
     threads_option,
 )
 
+_FLOAT_KERNELS = ("float_", "move_")  # names that `lowgemm inspect` shows
 
-@click.command("compile", short_help="A model to a shared library.")
+
+@click.command("compile", short_help="Compile an ONNX model to a shared library.")
 @model_argument
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="OUT.so")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="OUT.so",
+    help="The library to write; its C header, OUT.h, goes beside it.",
+)
 @calibrate_option(required=False)
 @click.option(
     "--target",
     default="host",
     show_default=True,
     metavar="host|NAME[,NAME]",
-    help="Levels to compile for, see `lowgemm targets`; the best one is chosen at load.",
+    help="Levels to compile for, see `lowgemm targets`; a library with several uses the best one "
+    "that its CPU runs.",
 )
 @shape_option
-@threads_option
+@threads_option("Threads to arrange the work for; the library runs with any number.")
 def compile_command(
     model: Path,
     output: Path,
@@ -38,18 +49,23 @@ def compile_command(
 ) -> None:
     """Compile the ONNX file MODEL into one shared library, with its C header beside it.
 
-    MODEL is already quantized (QDQ or QOperator), or float, and then --calibrate gives the samples
-    to quantize by.
+    A model that is quantized already (QDQ or QOperator form) is compiled as it is. A float model is
+    quantized with the samples of --calibrate; without them it stays float.
     """
-    check_output(output)
+    check_output(output, model)
+    if output.suffix == ".h":
+        raise click.BadParameter("OUT.h is the C header; name the library OUT.so", param_hint="-o")
     import lowgemm
+    from lowgemm.artifact.build import find_compiler
+
+    find_compiler()  # if there is none, say so now: kernels take a while
 
     calibration: dict[str, Any] | None = None
     if calibrate is not None:
         from lowgemm.frontend.quantize import load_samples
 
         calibration = load_samples(calibrate)
-    note(f"compiling {model} for {target}")
+    progress(f"compiling {model} for {target}")
     compiled = lowgemm.compile(
         model,
         target=target,
@@ -58,4 +74,6 @@ def compile_command(
         threads=threads,
     )
     compiled.export(output)
+    if all(step.kernel.startswith(_FLOAT_KERNELS) for step in compiled.plan.variants[0].steps):
+        note(f"{model} is a float model and stays one; --calibrate would quantize it")
     note(f"wrote {output} ({output.stat().st_size / 1024:.0f} KiB)")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lowgemm.cli._options import library_argument, note, threads_option
+from lowgemm.cli._options import library_argument, note, progress, threads_option
 from lowgemm.cli._tables import table
 from lowgemm.errors import TargetError
 
@@ -18,18 +18,21 @@ _WORDS = 2  # columns of words
 _SEED = 0
 
 
-@click.command("inspect", short_help="A library's layers and how fast each is here.")
+@click.command("inspect", short_help="Show a library's layers and how fast each is here.")
 @library_argument
-@threads_option
+@threads_option()
 @click.option(
     "--repeat",
     type=click.IntRange(min=1),
+    metavar="N",
     default=20,
     show_default=True,
     help="Runs to take each layer's time from.",
 )
 def inspect_command(library: Path, threads: int | None, repeat: int) -> None:
     """Show the layers of LIBRARY: kernel, multiply-accumulates, time, GOPS and share of the peak.
+
+    Its inputs and outputs come last.
 
     One multiply-accumulate counts as two operations. The inputs are random numbers. The peak is
     what the dot-product instruction of the library's level reaches here, measured now, times the
@@ -39,20 +42,23 @@ def inspect_command(library: Path, threads: int | None, repeat: int) -> None:
 
     net = lowgemm.load(library, threads=threads)
     peak = _peak(net.level, net.threads)
-    note(f"running {repeat} times")
+    progress(f"running {repeat} times")
     steps = net.profile(_random_inputs(net.inputs), repeat)
     for line in table(_HEAD, rows(steps, peak), left=_WORDS):
         click.echo(line)
     threads_used = f"{net.threads} thread{'s' if net.threads != 1 else ''}"
     peak_known = f", peak {peak:.0f} GOPS" if peak else ""
     click.echo(f"level {net.level}, {threads_used}{peak_known}")
+    for kind, ports in (("input", net.inputs), ("output", net.outputs)):
+        for port in ports:
+            click.echo(f"{kind} {port}")
 
 
 def _peak(level: str, threads: int) -> float | None:
     """GOPS of `threads` cores, or None, with a note, where it cannot be measured."""
     from lowgemm.targets.peak import measure_peak
 
-    note(f"measuring the peak of {level}")
+    progress(f"measuring the peak of {level}")
     try:
         return measure_peak(level) * threads
     except TargetError as error:  # the layers' times are worth having all the same

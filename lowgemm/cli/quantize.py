@@ -5,22 +5,33 @@ from pathlib import Path
 import click
 
 from lowgemm.cli._files import check_output
-from lowgemm.cli._options import calibrate_option, model_argument, note, shape_option
+from lowgemm.cli._options import calibrate_option, model_argument, note, progress, shape_option
 
 
-@click.command("quantize", short_help="A float model and samples to a QDQ model.")
+@click.command("quantize", short_help="Quantize a float ONNX model to a QDQ model.")
 @model_argument
 @calibrate_option(required=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="QDQ.onnx")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="QDQ.onnx",
+    help="The quantized model to write.",
+)
 @shape_option
 def quantize_command(
     model: Path, calibrate: Path, output: Path, shapes: tuple[tuple[str, tuple[int, ...]], ...]
 ) -> None:
-    """Quantize the float ONNX file MODEL: 8-bit activations, 8-bit weights per channel (QDQ)."""
-    check_output(output)
+    """Quantize the float ONNX file MODEL: 8-bit activations, 8-bit weights per channel (QDQ).
+
+    `lowgemm compile --calibrate` does this by itself; this is to look at the quantized model, or to
+    run it elsewhere.
+    """
+    check_output(output, model)
     from lowgemm.frontend.quantize import load_samples, quantize
 
     samples = load_samples(calibrate)
-    note(f"calibrating {model}")
+    progress(f"calibrating {model}")
     quantize(model, samples, output, shapes=dict(shapes) or None)
     note(f"wrote {output} ({output.stat().st_size / 1024:.0f} KiB)")

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 _SHOWN_VALUES = 10
+_NPY_MAGIC = b"\x93NUMPY"
 
 
-@click.command("run", short_help="A library on arrays from files.")
+@click.command("run", short_help="Run a library on arrays from files.")
 @library_argument
 @click.option(
     "--input",
@@ -33,7 +34,7 @@ _SHOWN_VALUES = 10
     metavar="DIR",
     help="Write each output to DIR/NAME.npy.  [default: print them]",
 )
-@threads_option
+@threads_option()
 def run_command(
     library: Path,
     inputs: tuple[tuple[str, Path], ...],
@@ -65,13 +66,17 @@ def _read_array(name: str, path: Path) -> "np.ndarray":
     import numpy as np
 
     try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with path.open("rb") as file:
+            if file.read(len(_NPY_MAGIC)) != _NPY_MAGIC:
+                raise InputError(
+                    f'"{path}" for input "{name}" is no .npy file: save one array with numpy.save'
+                )
+            file.seek(0)
+            return np.load(file, allow_pickle=False)
+    except InputError:
+        raise
+    except Exception as error:  # numpy has a kind for each kind of damage
         raise InputError(f'cannot read "{path}" for input "{name}": {error}') from None
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise InputError(f'"{path}" for input "{name}" is an .npz archive; give one array as .npy')
-    return array
 
 
 def _write_array(path: Path, array: "np.ndarray") -> None:

@@ -67,7 +67,7 @@ def _input_type(
     dims = tensor.shape.dim
     if given is not None and len(given) != len(dims):
         raise ModelError(
-            f"input {name!r} has {len(dims)} axes, and shape {_text(given)} {len(given)}"
+            f"input {name!r} has {len(dims)} axes, and shape {_text(given)} has {len(given)}"
         )
     shape = []
     for axis, dim in enumerate(dims):

@@ -42,19 +42,26 @@ def test_result_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
 
 def test_missing_folder_is_told_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(click.BadParameter, match="does not exist"):
-        check_output(tmp_path / "no" / "a.so")
+        check_output(tmp_path / "no" / "a.so", tmp_path / "m.onnx")
 
 
 def test_folder_as_output_is_refused(tmp_path: Path) -> None:
     with pytest.raises(click.BadParameter, match="is a folder"):
-        check_output(tmp_path)
+        check_output(tmp_path, tmp_path / "m.onnx")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_read_only_folder_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(click.BadParameter, match="not writable"):
-        check_output(tmp_path / "a.so")
+        check_output(tmp_path / "a.so", tmp_path / "m.onnx")
+
+
+def test_writing_over_the_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").touch()
+    (tmp_path / "link.onnx").symlink_to("m.onnx")
+    with pytest.raises(click.BadParameter, match="is the model itself"):
+        check_output(tmp_path / "link.onnx", tmp_path / "m.onnx")
 
 
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -51,5 +51,26 @@ def test_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(result.exception, AssertionError)
 
 
-def test_unknown_command_is_status_2() -> None:
-    assert CliRunner().invoke(main, ["nonsense"]).exit_code == 2
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nonsense"], "No such command 'nonsense'; see lowgemm --help"),
+        (["--nonsense"], "No such option '--nonsense'; see lowgemm --help"),
+        (["compile"], "Missing argument 'MODEL'; see lowgemm compile --help"),
+        (["compile", "m.onnx"], "Missing option '-o' / '--output'; see lowgemm compile --help"),
+        (
+            ["run", "m.so", "--threads", "0"],
+            "Invalid value for '--threads': 0 is not in the range x>=1; see lowgemm run --help",
+        ),
+    ],
+    ids=["command", "option", "argument", "required", "value"],
+)
+def test_bad_usage_is_one_line_and_status_2(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert result.stderr == f"lowgemm: error: {message}\n"
+    assert result.stdout == ""
+
+
+def test_without_arguments_it_shows_the_help() -> None:
+    assert "Commands:" in CliRunner().invoke(main, []).output

@@ -69,18 +69,29 @@ def test_input_given_twice(ones: Path) -> None:
 def test_missing_file() -> None:
     result = invoke("--input", "x=nowhere.npy")
     assert result.exit_code == 2
-    assert 'no file "nowhere.npy" for input "x"' in result.stderr
+    assert result.stderr == (
+        'lowgemm: error: Invalid value for \'--input\': no file "nowhere.npy" for input "x"; '
+        "see lowgemm run --help\n"
+    )
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"not numpy at all", b"\x93NUMPY\x01\x00v\x00{'descr'"], ids=repr
-)
+@pytest.mark.parametrize("content", [b"", b"not numpy at all", b"PK\x03\x04"], ids=repr)
 def test_file_that_is_no_array(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bad.npy"
     path.write_bytes(content)
     result = invoke("--input", f"x={path}")
     assert result.exit_code == 2
-    assert result.stderr.startswith(f'lowgemm: error: cannot read "{path}" for input "x"')
+    assert result.stderr == (
+        f'lowgemm: error: "{path}" for input "x" is no .npy file: save one array with numpy.save\n'
+    )
+
+
+@pytest.mark.parametrize("kept", [8, 20, -1], ids=["magic", "header", "data"])
+def test_file_that_is_cut_short(ones: Path, kept: int) -> None:
+    ones.write_bytes(ones.read_bytes()[:kept])
+    result = invoke("--input", f"x={ones}")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f'lowgemm: error: cannot read "{ones}" for input "x": ')
     assert result.stderr.count("\n") == 1
 
 
@@ -90,11 +101,3 @@ def test_pickled_array_is_refused(tmp_path: Path) -> None:
     result = invoke("--input", f"x={path}")
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
-
-
-def test_archive_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "many.npz"
-    np.savez(path, a=np.ones(3))
-    result = invoke("--input", f"x={path}")
-    assert result.exit_code == 2
-    assert "is an .npz archive" in result.stderr
