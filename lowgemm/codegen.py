@@ -52,9 +52,7 @@ def generate(program: lower.Program, target: CpuTarget) -> Variant:
         features=target.features,
         objects=(code,),
         steps=steps,
-        prologue=(),
         arena_bytes=memory.arena_bytes,
-        static_bytes=0,
         constants=blob,
     )
 

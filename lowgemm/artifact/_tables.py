@@ -15,7 +15,6 @@ _REGION = {
     "output": "LG_OUTPUT",
     "arena": "LG_ARENA",
     "constant": "LG_CONSTANT",
-    "static": "LG_STATIC",
 }
 
 
@@ -31,7 +30,6 @@ def manifest(plan: Plan) -> str:
                 "level": v.level,
                 "features": list(v.features),
                 "arena_bytes": v.arena_bytes,
-                "static_bytes": v.static_bytes,
                 "constant_bytes": len(v.constants),
                 "constants_sha256": hashlib.sha256(v.constants).hexdigest(),
                 "steps": [
@@ -76,15 +74,14 @@ def tables(plan: Plan) -> str:
         out.append(f"const int32_t lg_{kind}_count = {len(ports)};")
     rows = []
     for index, variant in enumerate(plan.variants):
-        symbols = dict.fromkeys(s.symbol for s in (*variant.steps, *variant.prologue))
+        symbols = dict.fromkeys(s.symbol for s in variant.steps)
         out += [f"int __tvm_ffi_{s}(void *, lg_any *, int32_t, lg_any *);" for s in symbols]
         out.append(f"extern const unsigned char lg_constants_{index}[];")
         features = ", ".join(_string(f) for f in variant.features)
         out.append(
             f"static const char *const features_{index}[] = {{{features}{', ' if features else ''}NULL}};"
         )
-        for name, steps in (("steps", variant.steps), ("prologue", variant.prologue)):
-            out += _steps(f"{name}_{index}", steps, shape)
+        out += _steps(f"steps_{index}", variant.steps, shape)
         rows.append(_variant_row(index, variant))
     out += ["const lg_variant lg_variants[] = {", *rows, "};"]
     out.append(f"const int32_t lg_variant_count = {len(plan.variants)};")
@@ -106,13 +103,16 @@ def _steps(name: str, steps: tuple[Step, ...], shape) -> list[str]:
 
 def _buffer(buffer: Buffer, shape) -> str:
     code, bits = _dlpack(buffer.dtype)
-    return f"{{{_REGION[buffer.region]}, {code}, {bits}, {len(buffer.shape)}, {buffer.offset}u, {shape(buffer.shape)}}},"
+    return (
+        f"{{{_REGION[buffer.region]}, {code}, {bits}, {len(buffer.shape)}, {buffer.offset}u, "
+        f"{shape(buffer.shape)}}},"
+    )
 
 
 def _variant_row(index: int, variant: Variant) -> str:
     return (
-        f"  {{{_string(variant.level)}, features_{index}, steps_{index}, {len(variant.steps)}, prologue_{index}, "
-        f"{len(variant.prologue)}, {variant.arena_bytes}u, {variant.static_bytes}u, lg_constants_{index}}},"
+        f"  {{{_string(variant.level)}, features_{index}, steps_{index}, {len(variant.steps)}, "
+        f"{variant.arena_bytes}u, lg_constants_{index}}},"
     )
 
 

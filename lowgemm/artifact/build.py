@@ -10,15 +10,15 @@ import tempfile
 from importlib import resources
 from pathlib import Path
 
-from lowgemm.artifact._tables import manifest, tables
+from lowgemm.artifact._tables import FORMAT, manifest, tables
 from lowgemm.artifact.plan import Plan
 from lowgemm.errors import ArtifactError
 
 _SOURCES = ("runtime.c", "threads.c", "memory.c", "cpu.c")
 _HEADERS = ("lowgemm.h", "lowgemm_internal.h")
 
-# The kernels come from TVM; these flags are for the runtime and the tables. No build id, no identification and no
-# symbols: the same plan gives the same bytes.
+# The kernels come from TVM; these flags are for the runtime and the tables. No build id and no debug information: the
+# same plan gives the same bytes.
 _FLAGS = [
     "-std=gnu11",
     "-O2",
@@ -27,12 +27,22 @@ _FLAGS = [
     "-shared",
     "-fvisibility=hidden",
     "-Wall",
+    "-Wextra",
     "-pthread",
     "-s",
     "-Wl,--build-id=none",
     "-Wl,-Bsymbolic",
     "-Wl,-z,noexecstack",
 ]
+
+# An ELF note, which says what the file is before any of its code runs: owner, type 1, the format's number.
+_FORMAT_NOTE = f"""\
+.section .note.lowgemm,"a",@note
+.balign 4
+.long 8, 4, 1
+.asciz "lowgemm"
+.long {FORMAT}
+"""
 
 _EXPORTS = "{ global: lowgemm_*; __tvm_ffi_run; local: *; };\n"
 
@@ -102,11 +112,11 @@ def _write_sources(plan: Plan, folder: Path) -> list[str]:
     (folder / "tables.c").write_text(tables(plan))
     (folder / "exports.map").write_text(_EXPORTS)
     (folder / "manifest.json").write_bytes(manifest(plan).encode() + b"\0")
-    data = [_incbin("lg_manifest", "manifest.json", ".rodata")]
+    data = [_FORMAT_NOTE, _incbin("lg_manifest", "manifest.json")]
     names = [*_SOURCES, "tables.c", "data.s"]
     for index, variant in enumerate(plan.variants):
         (folder / f"constants_{index}.bin").write_bytes(variant.constants)
-        data.append(_incbin(f"lg_constants_{index}", f"constants_{index}.bin", ".rodata"))
+        data.append(_incbin(f"lg_constants_{index}", f"constants_{index}.bin"))
         for number, code in enumerate(variant.objects):
             names.append(f"kernels_{index}_{number}.o")
             (folder / names[-1]).write_bytes(code)
@@ -114,10 +124,10 @@ def _write_sources(plan: Plan, folder: Path) -> list[str]:
     return names
 
 
-def _incbin(symbol: str, file: str, section: str) -> str:
+def _incbin(symbol: str, file: str) -> str:
     # 64 bytes more, so that a vector load at the very end stays inside.
     return (
-        f'.section {section},"a",@progbits\n.balign 64\n.globl {symbol}\n.hidden {symbol}\n'
+        f'.section .rodata,"a",@progbits\n.balign 64\n.globl {symbol}\n.hidden {symbol}\n'
         f'{symbol}:\n.incbin "{file}"\n.zero 64\n'
     )
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Region = Literal["input", "output", "arena", "constant", "static"]
+Region = Literal["input", "output", "arena", "constant"]
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,15 @@ class Step:
 class Variant:
     """The model compiled for one instruction-set level.
 
-    `features` (names of /proc/cpuinfo) are what a CPU must have. `prologue` runs once, before the first run of the first
-    context, and may write the static region, which all contexts share; each context has an arena of its own.
+    `features` (names of /proc/cpuinfo) are what a CPU must have. All contexts share the constants; each has an arena of
+    its own.
     """
 
     level: str
     features: tuple[str, ...]
     objects: tuple[bytes, ...]
     steps: tuple[Step, ...]
-    prologue: tuple[Step, ...]
     arena_bytes: int
-    static_bytes: int
     constants: bytes
 
 

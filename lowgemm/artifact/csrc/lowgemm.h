@@ -5,7 +5,7 @@
  *     lowgemm_destroy(ctx);
  *
  * Contexts are independent: use one per thread that calls lowgemm_run at the same time. A context starts its own worker
- * threads, which do not survive fork(): create contexts after forking. The same inputs give the same bytes, with any
+ * threads; after fork() it starts them anew in the child, if it was idle. The same inputs give the same bytes, with any
  * number of threads.
  */
 #ifndef LOWGEMM_H
@@ -19,13 +19,12 @@ extern "C" {
 #endif
 
 #define LOWGEMM_FORMAT 1
-#define LOWGEMM_FORMAT_TEXT "1"
 
 typedef struct lowgemm_context lowgemm_context;
 
 typedef struct {
   const char *name;
-  const char *dtype; /* "float32", "uint8", "int8", "int32", "int64", "bool" */
+  const char *dtype; /* as numpy names it: "float32", "uint8", "int8", "int32", "int64", "bool" */
   int32_t ndim;
   const int64_t *shape;
   size_t bytes; /* the buffer's size: C-contiguous, no padding */

@@ -40,7 +40,7 @@ enum { LG_ANY_TENSOR_PTR = 7, LG_ANY_TENSOR_OBJECT = 70, LG_OBJECT_HEADER = 24 }
 
 /* ---- the generated tables ---- */
 
-enum { LG_INPUT, LG_OUTPUT, LG_ARENA, LG_CONSTANT, LG_STATIC };
+enum { LG_INPUT, LG_OUTPUT, LG_ARENA, LG_CONSTANT };
 
 typedef struct {
   const char *name;
@@ -71,9 +71,7 @@ typedef struct {
   const char *const *features; /* NULL at the end */
   const lg_step *steps;
   int32_t step_count;
-  const lg_step *prologue;
-  int32_t prologue_count;
-  size_t arena_bytes, static_bytes;
+  size_t arena_bytes;
   const unsigned char *constants;
 } lg_variant;
 

@@ -27,8 +27,6 @@ struct lowgemm_context {
   int profiling;
 };
 
-EXPORT const char lowgemm_marker[] = "lowgemm-format:" LOWGEMM_FORMAT_TEXT ";";
-
 static _Thread_local char last_error[1024];
 
 static void set_error(const char *format, ...) {
@@ -39,8 +37,6 @@ static void set_error(const char *format, ...) {
 }
 
 /* ---- what TVM's code needs ---- */
-
-extern void *__TVMBackendParallelLaunch, *__TVMBackendAllocWorkspace, *__TVMBackendFreeWorkspace;
 
 void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int32_t count) {
   size_t used = (size_t)snprintf(last_error, sizeof last_error, "%s: ", kind);
@@ -69,10 +65,12 @@ static int workspace_free(int device, int id, void *block) {
   return 0;
 }
 
-/* ---- steps ---- */
+/* Kernels that need one of these declare it weakly and empty. */
+void *__TVMBackendParallelLaunch = (void *)parallel_launch;
+void *__TVMBackendAllocWorkspace = (void *)workspace_alloc;
+void *__TVMBackendFreeWorkspace = (void *)workspace_free;
 
-static unsigned char *static_memory;
-static pthread_mutex_t prologue_lock = PTHREAD_MUTEX_INITIALIZER;
+/* ---- steps ---- */
 
 static size_t round_up(size_t size) { return (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
 
@@ -83,7 +81,6 @@ static void bind(const lg_variant *variant, const lg_step *step, unsigned char *
     void *data = NULL;
     if (b->region == LG_ARENA) data = arena + b->offset;
     if (b->region == LG_CONSTANT) data = (void *)(uintptr_t)(variant->constants + b->offset);
-    if (b->region == LG_STATIC) data = static_memory + b->offset;
     tensors[i] = (lg_tensor){.data = data,
                              .device_type = 1,
                              .ndim = b->ndim,
@@ -99,41 +96,10 @@ static int call(const lg_step *step, lg_any *args) {
   lg_any result = {0};
   last_error[0] = 0;
   if (step->kernel(NULL, args, step->count, &result) == 0) return 0;
-  char reason[sizeof last_error];
-  memcpy(reason, last_error, sizeof reason);
+  char reason[sizeof last_error] = "in a worker thread";
+  if (last_error[0]) memcpy(reason, last_error, sizeof reason);
   set_error("kernel %s of layer %s failed: %.700s", step->name, step->layer, reason);
   return -1;
-}
-
-/* Run the prologue once for the whole library. */
-static int prepare(const lg_variant *variant, lg_slot *slot) {
-  int status = 0;
-  pthread_mutex_lock(&prologue_lock);
-  __TVMBackendParallelLaunch = (void *)parallel_launch;
-  __TVMBackendAllocWorkspace = (void *)workspace_alloc;
-  __TVMBackendFreeWorkspace = (void *)workspace_free;
-  if (variant->prologue_count && !static_memory) {
-    static_memory = aligned_alloc(ALIGNMENT, round_up(variant->static_bytes + ALIGNMENT));
-    if (!static_memory) {
-      set_error("out of memory for %zu bytes of prepared weights", variant->static_bytes);
-      status = -1;
-    }
-    lg_slot *outer = lg_current;
-    lg_current = slot;
-    for (int32_t s = 0; status == 0 && s < variant->prologue_count; s++) {
-      lg_tensor tensors[16];
-      lg_any args[16];
-      bind(variant, &variant->prologue[s], NULL, tensors, args);
-      status = call(&variant->prologue[s], args);
-    }
-    lg_current = outer;
-    if (status != 0) {
-      free(static_memory);
-      static_memory = NULL;
-    }
-  }
-  pthread_mutex_unlock(&prologue_lock);
-  return status;
 }
 
 /* ---- the choice of a variant ---- */
@@ -188,13 +154,13 @@ static void describe(const lg_port *p, lowgemm_port *info) {
 
 EXPORT int lowgemm_input(int index, lowgemm_port *info) {
   const lg_port *p = port(0, index);
-  if (!p) return set_error("there is no input %d", index), -1;
+  if (!p || !info) return set_error("there is no input %d", index), -1;
   return describe(p, info), 0;
 }
 
 EXPORT int lowgemm_output(int index, lowgemm_port *info) {
   const lg_port *p = port(1, index);
-  if (!p) return set_error("there is no output %d", index), -1;
+  if (!p || !info) return set_error("there is no output %d", index), -1;
   return describe(p, info), 0;
 }
 
@@ -221,10 +187,6 @@ EXPORT lowgemm_context *lowgemm_create(int threads) {
   if (!ctx->slot.pool) {
     lowgemm_destroy(ctx);
     return set_error("cannot start %d threads", threads), NULL;
-  }
-  if (prepare(variant, &ctx->slot) != 0) {
-    lowgemm_destroy(ctx);
-    return NULL;
   }
   size_t at = 0;
   for (int32_t s = 0; s < variant->step_count; s++) {
@@ -264,16 +226,17 @@ static uint64_t now(void) {
 }
 
 EXPORT int lowgemm_run(lowgemm_context *ctx, const void *const *inputs, void *const *outputs) {
+  if (!ctx) return set_error("the context is NULL"), -1;
   const lg_variant *variant = ctx->variant;
   for (int32_t i = 0; i < lg_input_count; i++) {
-    if (!inputs[i]) return set_error("input %d is NULL", i), -1;
+    if (!inputs || !inputs[i]) return set_error("input %d is NULL", i), -1;
     if (aligned(inputs[i])) continue;
     unsigned char *copy = copy_buffer(&ctx->input_copies[i], lg_inputs[i].bytes);
     if (!copy) return set_error("out of memory for input %d", i), -1;
     memcpy(copy, inputs[i], lg_inputs[i].bytes);
   }
   for (int32_t i = 0; i < lg_output_count; i++) {
-    if (!outputs[i]) return set_error("output %d is NULL", i), -1;
+    if (!outputs || !outputs[i]) return set_error("output %d is NULL", i), -1;
     if (!aligned(outputs[i]) && !copy_buffer(&ctx->output_copies[i], lg_outputs[i].bytes))
       return set_error("out of memory for output %d", i), -1;
   }
@@ -346,9 +309,16 @@ static void *checked_data(const lg_any *any, const lg_port *p) {
   return (unsigned char *)t->data + t->byte_offset;
 }
 
+static pthread_mutex_t ffi_lock = PTHREAD_MUTEX_INITIALIZER;
+static lowgemm_context *ffi_context;
+
+/* When the library is unloaded, no worker may be left in its code. */
+__attribute__((destructor)) static void destroy_ffi_context(void) {
+  lowgemm_destroy(ffi_context);
+  ffi_context = NULL;
+}
+
 EXPORT int __tvm_ffi_run(void *self, const lg_any *args, int32_t count, lg_any *result) {
-  static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-  static lowgemm_context *context;
   (void)self;
   *result = (lg_any){0};
   if (count != lg_input_count + lg_output_count) return raise_ffi("run takes the inputs, then the outputs");
@@ -358,9 +328,9 @@ EXPORT int __tvm_ffi_run(void *self, const lg_any *args, int32_t count, lg_any *
     data[i] = checked_data(&args[i], i < lg_input_count ? &lg_inputs[i] : &lg_outputs[i - lg_input_count]);
     if (!data[i]) return raise_ffi(last_error);
   }
-  pthread_mutex_lock(&lock);
-  if (!context) context = lowgemm_create(0);
-  int status = context ? lowgemm_run(context, (const void *const *)data, data + lg_input_count) : -1;
-  pthread_mutex_unlock(&lock);
+  pthread_mutex_lock(&ffi_lock);
+  if (!ffi_context) ffi_context = lowgemm_create(0);
+  int status = ffi_context ? lowgemm_run(ffi_context, (const void *const *)data, data + lg_input_count) : -1;
+  pthread_mutex_unlock(&ffi_lock);
   return status == 0 ? 0 : raise_ffi(last_error);
 }

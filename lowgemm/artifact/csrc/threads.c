@@ -5,7 +5,7 @@
  * wake-up when it is short, load from other processes slows it but cannot hang it, and no result depends on who ran what.
  *
  * `ticket` holds the job's number and the next unclaimed task in one word, so that a worker which read a job that has
- * ended meanwhile fails to claim from it.
+ * ended meanwhile fails to claim from it. Workers spin for a tenth of a millisecond after their last task, then sleep.
  */
 #define _GNU_SOURCE
 #include <limits.h>
@@ -28,8 +28,9 @@ typedef struct {
 
 struct lg_pool {
   int threads;
-  worker *workers; /* threads - 1 */
+  worker *workers; /* threads - 1, of which `started` run */
   int started;
+  unsigned forks; /* when they were started */
   _Alignas(64) _Atomic uint64_t ticket; /* job << 32 | next task */
   _Alignas(64) _Atomic(lg_task) task;
   _Atomic(void *) closure;
@@ -43,6 +44,13 @@ struct lg_pool {
 
 _Thread_local lg_slot *lg_current;
 
+/* How many forks lie between the process that loaded this library and this one. A child has none of its parent's workers. */
+static atomic_uint forks;
+
+static void count_fork(void) { atomic_fetch_add(&forks, 1); }
+
+__attribute__((constructor)) static void watch_forks(void) { pthread_atfork(NULL, NULL, count_fork); }
+
 static void pause_cpu(void) { __asm__ volatile("pause"); }
 
 static uint64_t nanoseconds(void) {
@@ -55,9 +63,10 @@ static uint64_t nanoseconds(void) {
 static void work(lg_pool *pool) {
   for (;;) {
     uint64_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
-    lg_task task = atomic_load_explicit(&pool->task, memory_order_relaxed);
-    void *closure = atomic_load_explicit(&pool->closure, memory_order_relaxed);
-    int num_task = atomic_load_explicit(&pool->num_task, memory_order_relaxed);
+    /* Acquire: who sees a field of the next job also sees that the ticket of this one is gone, and claims nothing. */
+    lg_task task = atomic_load_explicit(&pool->task, memory_order_acquire);
+    void *closure = atomic_load_explicit(&pool->closure, memory_order_acquire);
+    int num_task = atomic_load_explicit(&pool->num_task, memory_order_acquire);
     uint32_t index = (uint32_t)ticket;
     if ((int)index >= num_task) return;
     if (!atomic_compare_exchange_weak_explicit(&pool->ticket, &ticket, ticket + 1, memory_order_acq_rel,
@@ -71,7 +80,7 @@ static void work(lg_pool *pool) {
 }
 
 static int has_work(lg_pool *pool) {
-  uint64_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
+  uint64_t ticket = atomic_load(&pool->ticket);
   return (int)(uint32_t)ticket < atomic_load_explicit(&pool->num_task, memory_order_relaxed);
 }
 
@@ -107,6 +116,29 @@ static void wake_all(lg_pool *pool) {
     syscall(SYS_futex, &pool->wake, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
+static int start_workers(lg_pool *pool) {
+  pool->forks = atomic_load(&forks);
+  atomic_store(&pool->sleeping, 0);
+  for (pool->started = 0; pool->started < pool->threads - 1; pool->started++) {
+    worker *next = &pool->workers[pool->started];
+    next->slot.pool = pool;
+    if (pthread_create(&next->thread, NULL, run_worker, next) != 0) return -1;
+  }
+  return 0;
+}
+
+/* Wait for the workers to end, unless they stayed behind in the parent process. */
+static void stop_workers(lg_pool *pool) {
+  int gone = pool->forks != atomic_load(&forks);
+  atomic_store(&pool->stop, 1);
+  if (!gone) wake_all(pool);
+  for (int i = 0; i < pool->started; i++) {
+    if (!gone) pthread_join(pool->workers[i].thread, NULL);
+    lg_stack_release(&pool->workers[i].slot.stack);
+  }
+  atomic_store(&pool->stop, 0);
+}
+
 lg_pool *lg_pool_create(int threads) {
   lg_pool *pool = aligned_alloc(64, (sizeof(lg_pool) + 63) / 64 * 64);
   if (!pool) return NULL;
@@ -115,24 +147,15 @@ lg_pool *lg_pool_create(int threads) {
     free(pool);
     return NULL;
   }
-  for (int i = 0; i < threads - 1; i++) {
-    pool->workers[i].slot.pool = pool;
-    if (pthread_create(&pool->workers[i].thread, NULL, run_worker, &pool->workers[i]) != 0) {
-      lg_pool_destroy(pool);
-      return NULL;
-    }
-    pool->started++;
+  if (start_workers(pool) != 0) {
+    lg_pool_destroy(pool);
+    return NULL;
   }
   return pool;
 }
 
 void lg_pool_destroy(lg_pool *pool) {
-  atomic_store(&pool->stop, 1);
-  wake_all(pool);
-  for (int i = 0; i < pool->started; i++) {
-    pthread_join(pool->workers[i].thread, NULL);
-    lg_stack_release(&pool->workers[i].slot.stack);
-  }
+  stop_workers(pool);
   free(pool->workers);
   free(pool);
 }
@@ -148,14 +171,18 @@ int lg_pool_launch(lg_pool *pool, lg_task task, void *closure, int num_task) {
       if (task(i, &group, closure) != 0) return -1;
     return 0;
   }
+  if (pool->forks != atomic_load_explicit(&forks, memory_order_relaxed)) {
+    stop_workers(pool);
+    start_workers(pool); /* without them, or with fewer, the job gets done all the same */
+  }
   uint64_t job = (atomic_load_explicit(&pool->ticket, memory_order_relaxed) >> 32) + 1;
   atomic_store_explicit(&pool->done, 0, memory_order_relaxed);
   atomic_store_explicit(&pool->failed, 0, memory_order_relaxed);
   /* Close the old job before its fields change: no worker may pair the old number with the new fields. */
   atomic_store_explicit(&pool->ticket, job << 32 | 0x7fffffffu, memory_order_seq_cst);
-  atomic_store_explicit(&pool->task, task, memory_order_relaxed);
-  atomic_store_explicit(&pool->closure, closure, memory_order_relaxed);
-  atomic_store_explicit(&pool->num_task, num_task, memory_order_relaxed);
+  atomic_store_explicit(&pool->task, task, memory_order_release);
+  atomic_store_explicit(&pool->closure, closure, memory_order_release);
+  atomic_store_explicit(&pool->num_task, num_task, memory_order_release);
   atomic_store_explicit(&pool->ticket, (job + 1) << 32, memory_order_seq_cst);
   wake_all(pool);
   work(pool);
