@@ -58,9 +58,10 @@ def compile(
     levels = targets.parse(target)
     if threads is not None and threads < 1:
         raise InputError(f"threads must be at least 1, not {threads}")
+    graph = _read(model, calibration, shapes)
+    # Not before: loading TVM takes seconds, and most of what is wrong with arguments has been found by here.
     from lowgemm import artifact, codegen, lower, passes
 
-    graph = _read(model, calibration, shapes)
     ports = codegen.ports(graph)
     metadata = codegen.metadata(graph)
     fused = passes.fuse_quantized(graph)
