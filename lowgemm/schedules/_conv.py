@@ -171,7 +171,7 @@ def schedule_qconv2d(
     else:
         sch.reorder(po, n, yo, xo, yi, xi, pi, lane)
     sch.compute_at(acc, xo, preserve_unit_loops=True)
-    _vectorize_output(sch, shape, yi, xi, pi, lane, lanes)
+    _vectorize_output(sch, shape, form, yi, xi, pi, lane, lanes)
 
     # acc[n, y, x, o] over (r, c, j)  ->  tap, k, (unrolled row, column, vector), dot
     *_, ay, ax, ao, r, c, j = sch.get_loops(acc)
@@ -203,10 +203,16 @@ def schedule_qconv2d(
     return sch.mod["main"]
 
 
-def _vectorize_output(sch, shape, yi, xi, pi, lane, lanes) -> None:
+def _vectorize_output(sch, shape, form, yi, xi, pi, lane, lanes) -> None:
+    whole = shape.out_channels % lanes == 0
+    if form.residual and whole:
+        # A long chain of operations for each vector, one after the other, would fill the CPU's scheduler with waiting
+        # instructions. One wide vector over all panels interleaves them.
+        sch.vectorize(sch.fuse(pi, lane))
+        return
     for loop in (yi, xi, pi):
         sch.unroll(loop)
-    if shape.out_channels % lanes == 0:
+    if whole:
         sch.vectorize(lane)
 
 

@@ -1,6 +1,5 @@
 """Scalar expressions that several operators share."""
 
-import numpy as np
 from tvm import tirx
 
 
@@ -16,26 +15,36 @@ _TO_INTEGER_BITS = 0x4B400000
 
 
 def round_clamped(value, low, high):
-    """rint(value), ties to even, clamped to the integers `low` and `high` (|low|, |high| < 2^22), as int32.
+    """rint(value), ties to even, clamped to the integers `low` and `high` (|low|, |high| < 2^22), as float32.
 
     Clamping first gives the same, since rounding is monotone and keeps integers; it also bounds the value for the
-    rounding, and stands between the product and the sum, which LLVM would otherwise contract into one FMA. (TVM takes
-    vectors of calls to nearbyint apart, and cancels a constant added and subtracted in float32; bits it leaves alone.)
+    rounding. (TVM takes vectors of calls to nearbyint apart.)
     """
-    bounded = tirx.max(tirx.min(value, high), low)
-    return tirx.reinterpret("int32", bounded + f32(_TO_INTEGER)) - tirx.const(
-        _TO_INTEGER_BITS, "int32"
-    )
+    return _shifted(value, low, high) - f32(_TO_INTEGER)
 
 
-def rounded(value):
-    """`value` as the float32 it rounds to: keeps LLVM from contracting a product and a sum into one FMA, which would
-    round once where the definition rounds twice, and differ between levels.
+def round_clamped_int(value, low, high):
+    """`round_clamped` as int32."""
+    bits = tirx.reinterpret("int32", _shifted(value, low, high))
+    return bits - tirx.const(_TO_INTEGER_BITS, "int32")
 
-    The maximum changes no finite value, and LLVM cannot know that there is no other. (llvm.arithmetic.fence says the same
-    at no cost, but TVM does not vectorize calls of LLVM intrinsics.)
+
+def _shifted(value, low, high):
+    # As an FMA by 1, because TVM would cancel a constant that is added and subtracted; LLVM makes an addition of it.
+    return _fma(tirx.max(tirx.min(value, high), low), f32(1.0), f32(_TO_INTEGER))
+
+
+def product(a, b):
+    """a * b as the float32 it rounds to, for use in a sum.
+
+    LLVM contracts the product and the sum into one FMA otherwise, which rounds once where the definition rounds twice.
+    An FMA with +0 cannot be contracted further, and only turns -0 into +0.
     """
-    return tirx.max(value, f32(float(np.finfo(np.float32).min)))
+    return _fma(a, b, f32(0.0))
+
+
+def _fma(a, b, c):
+    return tirx.call_intrin("float32", "tirx.fma", a, b, c)
 
 
 def word_of(elements: list):

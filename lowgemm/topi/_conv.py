@@ -137,9 +137,11 @@ def _dst(shape, packing, form, acc, bias, scale, args):
         args.extend([other, params])
 
     def value(n, y, x, o):
-        q = _epilogue.requantize(acc[n, y, x, o], bias[o], scale[o], out)
+        stage = (acc[n, y, x, o], bias[o], scale[o], out)
         if form.residual:
-            q = _epilogue.add(q.astype("float32"), other[n, y, x, o].astype("float32"), params)
+            q = _epilogue.requantize_add(*stage, other[n, y, x, o], params)
+        else:
+            q = _epilogue.requantize(*stage)
         return q.astype(form.out_dtype)
 
     return te.compute(out_shape, value, name="dst")

@@ -94,9 +94,11 @@ def qdepthwise2d(
         args.extend([other, params])
 
     def value(n, y, x, o):
-        q = _epilogue.requantize(acc[n, y, x, o], bias[o], scale[o], out)
+        stage = (acc[n, y, x, o], bias[o], scale[o], out)
         if residual:
-            q = _epilogue.add(q.astype("float32"), other[n, y, x, o].astype("float32"), params)
+            q = _epilogue.requantize_add(*stage, other[n, y, x, o], params)
+        else:
+            q = _epilogue.requantize(*stage)
         return q.astype(out_dtype)
 
     dst = te.compute(out_shape, value, name="dst")

@@ -18,9 +18,7 @@ def qadd(size: int, a_dtype: str, b_dtype: str, out_dtype: str) -> tvm.tirx.Prim
     params = te.placeholder((_epilogue.ADD_PARAMS,), "float32", name="params")
     dst = te.compute(
         (size,),
-        lambda i: _epilogue.add(a[i].astype("float32"), b[i].astype("float32"), params).astype(
-            out_dtype
-        ),
+        lambda i: _epilogue.add(a[i], b[i], params).astype(out_dtype),
         name="dst",
     )
     return te.create_prim_func([a, b, params, dst])

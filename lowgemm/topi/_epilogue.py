@@ -12,7 +12,7 @@ where the sum lies within rounding of a tie.
 
 from tvm import te
 
-from lowgemm.topi._arith import round_clamped, rounded
+from lowgemm.topi._arith import product, round_clamped, round_clamped_int
 
 REQUANTIZE_PARAMS = 3
 ADD_PARAMS = 7
@@ -24,16 +24,28 @@ def requantize(acc, bias, scale, params: te.Tensor):
 
 
 def quantized_from(real, zero_point, low, high):
-    """clamp(rint(real) + zero_point, low, high) as int32: the zero point is added after rounding, which keeps ties where they
-    belong."""
-    return round_clamped(real, low - zero_point, high - zero_point) + zero_point.astype("int32")
+    """clamp(rint(real) + zero_point, low, high) as int32: the zero point is added after rounding, so that ties stay
+    where they are."""
+    code = round_clamped_int(real, low - zero_point, high - zero_point)
+    return code + zero_point.astype("int32")
+
+
+def requantize_add(acc, bias, scale, params: te.Tensor, other, add_params: te.Tensor):
+    """Numerics 1, then numerics 2 with its result as the first operand, as int32.
+
+    `za` is the zero point of the requantization, and is neither added nor subtracted here.
+    """
+    zero_point, low, high = (params[i] for i in range(3))
+    real = (acc + bias).astype("float32") * scale
+    centred = round_clamped(real, low - zero_point, high - zero_point)
+    return _sum(centred, other.astype("float32") - add_params[2], add_params)
 
 
 def add(a, b, params: te.Tensor):
-    """Numerics 2 as int32, of float32 values holding integers. `params` float32
-    `(za, sa / sy, zb, sb / sy, zy, low, high)`."""
-    total = rounded((a - params[0]) * params[1]) + rounded((b - params[2]) * params[3])
+    """Numerics 2 as int32, of two codes. `params` float32 `(za, sa / sy, zb, sb / sy, zy, low, high)`."""
+    return _sum(a.astype("float32") - params[0], b.astype("float32") - params[2], params)
+
+
+def _sum(a, b, params: te.Tensor):
+    total = product(a, params[1]) + product(b, params[3])
     return quantized_from(total, *(params[i] for i in range(4, 7)))
-
-
-__all__ = ["ADD_PARAMS", "REQUANTIZE_PARAMS", "add", "quantized_from", "requantize"]
