@@ -1,0 +1,140 @@
+"""The instructions that kernels claim are in their inner loops, and accumulators stay in registers there.
+
+The compiler writes the code of any level on any host: nothing runs here.
+"""
+
+import functools
+import re
+
+import numpy as np
+import pytest
+import tvm
+
+from lowgemm import codegen, lower
+from lowgemm.passes import Quantization
+from lowgemm.targets import LEVELS
+
+import kernels
+from conv_check import Conv
+
+# level -> what its dot products look like (AT&T syntax)
+INSTRUCTION = {
+    "avx512_vnni": r"^vpdpbusd\s.*%zmm\d+$",
+    "avx_vnni": r"^\{vex\}\s+vpdpbusd\s.*%ymm\d+$",
+    "avx512": r"^vpmaddwd\s.*%zmm\d+$",
+    "avx2": r"^vpmaddwd\s.*%ymm\d+$",
+}
+CONV = Conv((1, 64, 56, 56), 64, (3, 3), pads=(1, 1, 1, 1))
+DEPTHWISE = Conv((1, 64, 56, 56), 64, (3, 3), pads=(1, 1, 1, 1), group=64)
+# A layer that a network ends with, and one with the weights in another order.
+POINTWISE = Conv((1, 512, 7, 7), 512)
+GEMM = Conv((1, 512), 1024)
+LAYERS = {"conv-3x3": CONV, "conv-1x1": POINTWISE, "gemm": GEMM, "depthwise-3x3": DEPTHWISE}
+LEVEL_NAMES = tuple(LEVELS)
+
+
+@functools.cache
+def assembly(name: str, level: str) -> tuple[str, ...]:
+    """The kernel of a layer in its default configuration, one stripped line each."""
+    conv = LAYERS[name]
+    out = Quantization(1.0, 0, "uint8")
+    weight = np.ones(conv.w, np.int8)
+    bias, scale = np.zeros(conv.out, np.int32), np.ones(conv.out, np.float32)
+    node = conv.node("layer", weight, bias, scale, out, out, low=0, high=255)
+    shape = (1, conv.out, *conv.x[2:])
+    graph = kernels.graph_of(
+        [node], {"layer/x": np.zeros(conv.x, np.uint8)}, {"layer/y": (shape, "uint8")}
+    )
+    program = lower.lower(graph, LEVELS[level], 1)
+    (symbol,) = {call.symbol for call in program.calls if call.macs}
+    module = tvm.IRModule({symbol: program.kernels[symbol]})
+    compiled = tvm.compile(module, target=codegen.llvm_target(LEVELS[level]))
+    return tuple(line.strip() for line in compiled.mod.inspect_source("asm").splitlines())
+
+
+def is_dot(line: str) -> bool:
+    return "vpdpbusd" in line or "vpmaddwd" in line
+
+
+def inner_loops(lines: tuple[str, ...]) -> list[list[str]]:
+    """From the first dot product to the last, of every loop without a loop inside that has some."""
+    loops, block, label = [], [], ""
+    for line in lines:
+        if found := re.match(r"^(\.LBB\w+):", line):
+            block, label = [], found[1]
+        elif label and re.match(rf"^j\w+\s+{re.escape(label)}$", line):
+            dots = [i for i, each in enumerate(block) if is_dot(each)]
+            if dots:
+                loops.append(block[dots[0] : dots[-1] + 1])
+        else:
+            block.append(line)
+    return loops
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("level", LEVEL_NAMES)
+def test_inner_loop_consists_of_the_instruction(level: str, layer: str) -> None:
+    loops = inner_loops(assembly(layer, level))
+    assert loops
+    for loop in loops:
+        dots = [line for line in loop if is_dot(line)]
+        assert all(re.match(INSTRUCTION[level], line) for line in dots), dots
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("level", LEVEL_NAMES)
+def test_no_saturating_instruction_and_none_of_another_level(level: str, layer: str) -> None:
+    text = "\n".join(assembly(layer, level))
+    assert "vpmaddubsw" not in text
+    vnni, wide = LEVELS[level].dot_depth == 4, LEVELS[level].vector_bits == 512
+    assert ("vpdpbusd" in text) == vnni
+    assert ("%zmm" in text) == wide
+    if not wide:
+        assert not re.search(r"%[xy]mm(1[6-9]|[23]\d)\b|%k[0-7]", text), "AVX-512 registers"
+
+
+@pytest.mark.parametrize("layer", ["conv-3x3", "conv-1x1"])
+@pytest.mark.parametrize("level", LEVEL_NAMES)
+def test_tile_is_as_large_as_the_configuration_says(level: str, layer: str) -> None:
+    """One dot product for each accumulator in a step of the reduction."""
+    from lowgemm import schedules
+    from lowgemm.packing import ConvShape
+
+    conv = LAYERS[layer]
+    _, channels, height, width = conv.x
+    if layer == "conv-1x1":  # lowered as one row of pixels
+        height, width = 1, height * width
+    shape = ConvShape(1, height, width, channels, conv.out, conv.kernel, padding=conv.pads)
+    config = schedules.default_conv_config(shape, LEVELS[level], 1)
+    accumulators = config.rows * config.columns * config.vectors
+    counts = {sum(map(is_dot, loop)) for loop in inner_loops(assembly(layer, level))}
+    assert all(count % accumulators == 0 for count in counts), (counts, config)
+
+
+def spills(layer: str, level: str) -> list[str]:
+    """The stores of vectors to the stack within inner loops."""
+    store = re.compile(r"^vmov\w+\s+%[xyz]mm\d+, -?\d*\(%r[sb]p\)$")
+    return [
+        line for loop in inner_loops(assembly(layer, level)) for line in loop if store.match(line)
+    ]
+
+
+@pytest.mark.parametrize("layer", ["conv-3x3", "conv-1x1", "gemm"])
+@pytest.mark.parametrize("level", LEVEL_NAMES)
+def test_accumulators_stay_in_registers(level: str, layer: str) -> None:
+    assert spills(layer, level) == []
+
+
+# Unrolled taps and 8 to 14 pixels need more than 16 registers, and without VNNI more than 32.
+_SPILLS = pytest.mark.xfail(strict=True, reason="the default depthwise tile is too wide here")
+
+
+@pytest.mark.parametrize(
+    "level",
+    [
+        "avx512_vnni",
+        *(pytest.param(level, marks=_SPILLS) for level in ("avx_vnni", "avx512", "avx2")),
+    ],
+)
+def test_depthwise_accumulators_stay_in_registers(level: str) -> None:
+    assert spills("depthwise-3x3", level) == []

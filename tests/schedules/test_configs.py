@@ -1,0 +1,162 @@
+"""Every configuration gives the same integers, defaults fit their target, and bad ones are refused."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+
+from lowgemm import schedules
+from lowgemm.packing import ConvShape
+from lowgemm.schedules import ConvConfig, DepthwiseConfig
+from lowgemm.targets import LEVELS
+
+from conv_check import Conv, check
+from isa import isas
+
+# 3 panels of 16 lanes or 5 to 6 of 8, rows and columns that no tile divides, and a padded edge.
+PADDED = Conv((1, 12, 7, 11), 48, (3, 3), pads=(1, 1, 1, 1))
+# No padding, and tiles that divide: the kernel reads its input itself.
+DIRECT = Conv((1, 16, 8, 12), 48, (3, 3))
+ROW = Conv((1, 64), 48)
+
+
+def tiles(level: str) -> dict[str, ConvConfig]:
+    """Register tiles of all kinds: tall, wide, one pixel, several vectors, unrolled, 8 lanes on a wide target."""
+    target = LEVELS[level]
+    base = ConvConfig(1, 4, 1, target.lanes, 1, "rows", 1, target.dot_depth == 2)
+    found = {
+        "one-pixel": replace(base, columns=1),
+        "tall": replace(base, rows=2, columns=3),
+        "three-vectors": replace(base, columns=3, vectors=3),
+        "unrolled": replace(base, unroll=4),
+        "wide": replace(base, columns=12),
+        "8-lanes": replace(base, lanes=8),
+        "several-rows-a-block": replace(base, block=7),
+        "panels": replace(base, order="panels"),
+        "panels-tall": replace(base, order="panels", rows=2, columns=1, vectors=3),
+    }
+    if target.dot_depth == 2:
+        found["widened-in-registers"] = replace(base, widen=False)
+        found["panels-widened-in-registers"] = replace(base, order="panels", widen=False)
+    return found
+
+
+def fixed(monkeypatch: pytest.MonkeyPatch, config: ConvConfig | DepthwiseConfig) -> None:
+    """Let lowering use `config`."""
+    name = "default_conv_config" if isinstance(config, ConvConfig) else "default_depthwise_config"
+    monkeypatch.setattr(schedules, name, lambda *args, **kwargs: config)
+
+
+CASES = [
+    pytest.param(level, tile, marks=pytest.mark.isa(level), id=f"{level}-{tile}")
+    for level in LEVELS
+    for tile in tiles(level)
+]
+KINDS = ("random", "alternating")
+
+
+@pytest.mark.parametrize(("level", "tile"), CASES)
+def test_convolution_is_exact_with_any_tile(level: str, tile: str, monkeypatch) -> None:
+    config = tiles(level)[tile]
+    config.check(LEVELS[level])
+    fixed(monkeypatch, config)
+    check(PADDED, level, kinds=KINDS)
+
+
+@pytest.mark.parametrize("order", ["rows", "panels"])
+@pytest.mark.parametrize("level", isas())
+def test_convolution_is_exact_without_a_stage(level: str, order: str, monkeypatch) -> None:
+    target = LEVELS[level]
+    tile = ConvConfig(2, 5, 1, target.lanes, 1, order, 3, target.dot_depth == 2)
+    fixed(monkeypatch, tile)
+    check(DIRECT, level, kinds=KINDS)
+
+
+@pytest.mark.parametrize("order", ["rows", "panels"])
+@pytest.mark.parametrize("level", isas())
+def test_one_row_is_exact_in_either_order(level: str, order: str, monkeypatch) -> None:
+    target = LEVELS[level]
+    config = ConvConfig(1, 1, 3, target.lanes, 2, order, 1, target.dot_depth == 2)
+    fixed(monkeypatch, config)
+    check(ROW, level, kinds=KINDS)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        DepthwiseConfig(columns=1, lanes=8, block_rows=1, block_vectors=1),
+        DepthwiseConfig(columns=5, lanes=8, block_rows=7, block_vectors=3),
+        DepthwiseConfig(columns=11, lanes=8, block_rows=1, block_vectors=3),
+    ],
+    ids=["one-pixel", "tile-that-does-not-divide", "whole-row"],
+)
+@pytest.mark.parametrize("level", isas())
+def test_depthwise_is_exact_with_any_tile(level: str, config, monkeypatch) -> None:
+    fixed(monkeypatch, config)
+    check(Conv((1, 19, 7, 11), 19, (3, 3), pads=(1, 1, 1, 1), group=19), level, kinds=KINDS)
+
+
+SHAPES = [
+    ConvShape(
+        1, size, size, channels, out, (2 * e + 1, 2 * e + 1), (1, 1), (e, e, e, e), groups=groups
+    )
+    for size, (channels, out, groups), e in itertools.product(
+        (1, 7, 13, 56, 112), ((3, 16, 1), (64, 10, 1), (512, 512, 1), (32, 64, 4)), (0, 1)
+    )
+]
+LEVEL_NAMES = tuple(LEVELS)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 16])
+@pytest.mark.parametrize("level", LEVEL_NAMES)
+def test_default_configurations_fit_the_registers(level: str, threads: int) -> None:
+    target = LEVELS[level]
+    for shape in SHAPES:
+        config = schedules.default_conv_config(shape, target, threads)
+        config.check(target)
+        assert config.lanes in (8, target.lanes)
+        depthwise = replace(shape, out_channels=shape.in_channels, groups=shape.in_channels)
+        tile = schedules.default_depthwise_config(depthwise, target)
+        assert tile.columns < target.registers
+        assert tile.lanes in (8, target.lanes)
+
+
+@pytest.mark.parametrize("knob", ["rows", "columns", "vectors", "unroll", "block"])
+def test_a_knob_below_one_is_refused(knob: str) -> None:
+    config = ConvConfig(1, 4, 1, 16, 1, "rows", 1)
+    with pytest.raises(ValueError, match="at least 1"):
+        replace(config, **{knob: 0})
+
+
+@pytest.mark.parametrize("knob", ["columns", "lanes", "block_rows", "block_vectors"])
+def test_a_depthwise_knob_below_one_is_refused(knob: str) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        replace(DepthwiseConfig(4, 16, 1, 1), **{knob: 0})
+
+
+def test_an_unknown_order_is_refused() -> None:
+    with pytest.raises(ValueError, match='"rows" or "panels", not "columns"'):
+        ConvConfig(1, 4, 1, 16, 1, "columns", 1)
+
+
+@pytest.mark.parametrize(
+    ("level", "rows", "columns", "vectors"),
+    [("avx512_vnni", 2, 15, 1), ("avx512", 1, 15, 2), ("avx_vnni", 2, 7, 1), ("avx2", 1, 4, 3)],
+)
+def test_a_tile_that_spills_is_refused(level: str, rows: int, columns: int, vectors: int) -> None:
+    target = LEVELS[level]
+    accumulators = rows * columns * vectors
+    with pytest.raises(ValueError, match=rf"registers of {target.registers}"):
+        # With the vector of weights and the broadcast, two registers more than there are at least.
+        ConvConfig(rows, columns + 2, vectors, target.lanes, 1, "rows", 1).check(target)
+    assert accumulators < target.registers
+
+
+def test_configurations_tell_their_knobs_by_name() -> None:
+    assert ConvConfig(1, 14, 2, 16, 1, "rows", 4).to_json()["columns"] == 14
+    assert DepthwiseConfig(14, 16, 2, 1).to_json() == {
+        "columns": 14,
+        "lanes": 16,
+        "block_rows": 2,
+        "block_vectors": 1,
+    }
