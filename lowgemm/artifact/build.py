@@ -72,11 +72,9 @@ def build(plan: Plan, path: Path, header_path: Path | None = None) -> None:
             "-lm",
         ]
         result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        if result.returncode != 0:
-            lines = result.stderr.strip().splitlines()
-            reason = next(
-                (line for line in lines if "error" in line), lines[-1] if lines else "no message"
-            )
+        if result.returncode != 0 or not library.is_file():
+            lines = result.stderr.strip().splitlines() or ["it wrote nothing, not even a message"]
+            reason = next((line for line in lines if "error" in line), lines[-1])
             raise ArtifactError(f"{shlex.join(compiler)} failed to link the model: {reason}")
         _install(library, path)
         if header_path is not None:

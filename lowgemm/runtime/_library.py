@@ -124,20 +124,21 @@ def _format_of(file: BinaryIO, size: int, path: Path) -> int:
         raise ArtifactError(f"{path} is not for x86-64")
     segments, sections = struct.unpack_from("<QQ", header, 32)
     entry, count, section_entry, section_count = struct.unpack_from("<HHHH", header, 54)
-    end = max(segments + entry * count, sections + section_entry * section_count)
+    ends = [segments + entry * count, sections + section_entry * section_count]
     notes = []
-    file.seek(segments)
-    table = file.read(entry * count)
-    for at in range(0, len(table) - 55, max(entry, 56)):
-        kind, _, offset, _, _, length, _, alignment = struct.unpack_from("<IIQQQQQQ", table, at)
-        if kind == _PT_LOAD:
-            end = max(end, offset + length)
-        elif kind == _PT_NOTE:
-            notes.append((offset, min(length, _NOTE_LIMIT), max(alignment, 4)))
-    if end > size:
-        raise ArtifactError(f"{path} is truncated: {size} bytes of {end}")
-    for offset, length, alignment in notes:
-        file.seek(offset)
+    if max(ends) <= size:
+        file.seek(segments)
+        table = file.read(entry * count)
+        for at in range(0, len(table) - 55, max(entry, 56)):
+            kind, _, start, _, _, length, _, alignment = struct.unpack_from("<IIQQQQQQ", table, at)
+            if kind in (_PT_LOAD, _PT_NOTE):
+                ends.append(start + length)
+            if kind == _PT_NOTE:
+                notes.append((start, min(length, _NOTE_LIMIT), max(alignment, 4)))
+    if max(ends) > size:
+        raise ArtifactError(f"{path} is truncated: {size} bytes of {max(ends)}")
+    for start, length, alignment in notes:
+        file.seek(start)
         version = _note_value(file.read(length), alignment)
         if version is not None:
             return version
