@@ -9,6 +9,15 @@ import click
 from benchmarks import host, record, timing, zoo
 from benchmarks.engines import PEERS
 
+_ZOO = click.option(
+    "--zoo",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=zoo.DEFAULT_DIRECTORY,
+    show_default=True,
+    help="Where the models are, or are built.",
+)
+
 
 @click.group(context_settings={"max_content_width": 100})
 def main() -> None:
@@ -32,14 +41,7 @@ def main() -> None:
     help="What the caches hold before each run: the last run's data, or nothing of it.",
 )
 @click.option("--seconds", default=20.0, show_default=True, help="Measuring time for each row.")
-@click.option(
-    "--zoo",
-    "directory",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=zoo.DEFAULT_DIRECTORY,
-    show_default=True,
-    help="Where the models are, or are built.",
-)
+@_ZOO
 @click.option(
     "--json",
     "json_path",
@@ -61,9 +63,7 @@ def models(
     peers = [name.strip() for name in against.split(",") if name.strip()]
     if unknown := [name for name in peers if name not in PEERS]:
         raise click.UsageError(f"no peer {', '.join(unknown)}; there are {', '.join(PEERS)}")
-    names = [name for name in zoo.MODELS if pattern in name]
-    if not names:
-        raise click.UsageError(f'no model has "{pattern}" in its name')
+    names = _models(pattern)
     # Building models needs all cores, and must not happen within the measurement.
     for name in names:
         zoo.ensure(name, directory)
@@ -73,6 +73,24 @@ def models(
     flush = timing.cache_flusher(max(described["caches"].values())) if state == "flushed" else None
     found = family.rows(names, threads, peers, peak_gops, seconds, state, flush, directory)
     _report(found, described, json_path)
+
+
+@main.command()
+@click.option("--filter", "pattern", default="", help="Only models with this in their name.")
+@_ZOO
+def accuracy(pattern: str, directory: Path) -> None:
+    """Whole models: are the int8 results right? Nothing is timed."""
+    from benchmarks import accuracy as family
+
+    for scores in family.compare(_models(pattern), directory):
+        click.echo(scores)
+
+
+def _models(pattern: str) -> list[str]:
+    names = [name for name in zoo.MODELS if pattern in name]
+    if not names:
+        raise click.UsageError(f'no model has "{pattern}" in its name')
+    return names
 
 
 def _report(rows: Iterable[record.Row], described: dict[str, Any], path: Path | None) -> None:

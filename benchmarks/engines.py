@@ -23,7 +23,7 @@ class Engine(ABC):
 class Lowgemm(Engine):
     """A library made by lowgemm."""
 
-    def __init__(self, library: Path, threads: int) -> None:
+    def __init__(self, library: Path, threads: int | None) -> None:
         import lowgemm
 
         self._net = lowgemm.load(library, threads=threads)

