@@ -42,7 +42,7 @@ def test_a_question_mark_is_no_name():
         ({"x": [1, 3, "h", "w"]}, {}, "axis 2 (h) of input 'x' is open: give its shape, "),
         ({"x": [1, 3, None]}, {}, "axis 2 of input 'x' is open"),
         ({"x": [1, 3]}, {"z": (1, 3)}, "a shape is given for 'z'; the inputs are 'x'"),
-        ({"x": [1, 3]}, {"x": (1, 3, 1)}, "input 'x' has 2 axes, and shape 1x3x1 3"),
+        ({"x": [1, 3]}, {"x": (1, 3, 1)}, "input 'x' has 2 axes, and shape 1x3x1 has 3"),
         ({"x": [1, 3]}, {"x": (1, 4)}, "input 'x' has 3 elements along axis 1, and shape 1x4 "),
         ({"x": ["n", 3]}, {"x": (0, 3)}, "every size is at least 1"),
         ({"x": ["n"], "y": ["n"]}, {"x": (2,), "y": (3,)}, "axis 'n' is 2 in one input and 3"),
