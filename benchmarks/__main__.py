@@ -1,14 +1,15 @@
 """`python -m benchmarks FAMILY`: time lowgemm and its peers, print rows, write a record."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from benchmarks import host, record, timing, zoo
+from benchmarks import host, layers, record, timing, zoo
 from benchmarks.engines import PEERS
 
+_LAYER_PEERS = ("fbgemm", "onednn")
 _ZOO = click.option(
     "--zoo",
     "directory",
@@ -17,6 +18,54 @@ _ZOO = click.option(
     show_default=True,
     help="Where the models are, or are built.",
 )
+_FILTER = click.option("--filter", "pattern", default="", help="Only those with this in the name.")
+
+
+def _measuring(peers: Sequence[str], seconds: float) -> Callable[[Any], Any]:
+    """The options of all commands that time something."""
+
+    def parse(context: click.Context, parameter: click.Parameter, value: str) -> list[str]:
+        names = [name.strip() for name in value.split(",") if name.strip()]
+        if unknown := [name for name in names if name not in peers]:
+            raise click.BadParameter(f"no peer {', '.join(unknown)}; there are {', '.join(peers)}")
+        return names
+
+    options = (
+        click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True),
+        _FILTER,
+        click.option(
+            "--against",
+            default=",".join(peers),
+            show_default=True,
+            callback=parse,
+            help="Peers, separated by commas; may be empty.",
+        ),
+        click.option(
+            "--state",
+            type=click.Choice(["warm", "flushed"]),
+            default="warm",
+            show_default=True,
+            help="What the caches hold before each run: the last run's data, or nothing of it.",
+        ),
+        click.option(
+            "--seconds", default=seconds, show_default=True, help="Measuring time for each row."
+        ),
+        click.option(
+            "--record",
+            "records",
+            type=click.Path(path_type=Path, file_okay=False),
+            is_flag=False,
+            flag_value=record.DIRECTORY,
+            help="Write a record into this folder, benchmarks/records if none is named.",
+        ),
+    )
+
+    def add(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 @click.group(context_settings={"max_content_width": 100})
@@ -25,58 +74,55 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--filter", "pattern", default="", help="Only models with this in their name.")
-@click.option(
-    "--against",
-    default=",".join(PEERS),
-    show_default=True,
-    help="Peers, separated by commas; may be empty.",
-)
-@click.option(
-    "--state",
-    type=click.Choice(["warm", "flushed"]),
-    default="warm",
-    show_default=True,
-    help="What the caches hold before each run: the last run's data, or nothing of it.",
-)
-@click.option("--seconds", default=20.0, show_default=True, help="Measuring time for each row.")
+@_measuring(tuple(PEERS), seconds=20.0)
 @_ZOO
-@click.option(
-    "--json",
-    "json_path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write a record of the run here.",
-)
 def models(
     threads: int,
     pattern: str,
-    against: str,
+    against: list[str],
     state: str,
     seconds: float,
+    records: Path | None,
     directory: Path,
-    json_path: Path | None,
 ) -> None:
     """Whole models at batch 1."""
     from benchmarks import models as family
 
-    peers = [name.strip() for name in against.split(",") if name.strip()]
-    if unknown := [name for name in peers if name not in PEERS]:
-        raise click.UsageError(f"no peer {', '.join(unknown)}; there are {', '.join(PEERS)}")
     names = _models(pattern)
     # Building models needs all cores, and must not happen within the measurement.
     for name in names:
         zoo.ensure(name, directory)
-    host.pin(threads)
-    described = host.describe()
-    peak_gops = threads * max(described["dot_gops"].values())
-    flush = timing.cache_flusher(max(described["caches"].values())) if state == "flushed" else None
-    found = family.rows(names, threads, peers, peak_gops, seconds, state, flush, directory)
-    _report(found, described, json_path)
+    described, peak, flush = _prepare(threads, state)
+    rows = family.rows(names, threads, against, peak, seconds, state, flush, directory)
+    _report(rows, described, records and record.path("models", threads, records))
+
+
+def _layer_family(name: str, title: str) -> None:
+    @main.command(name, help=f"{title}, uint8 by int8 per channel, requantized to uint8.")
+    @_measuring(_LAYER_PEERS, seconds=3.0)
+    def command(
+        threads: int,
+        pattern: str,
+        against: list[str],
+        state: str,
+        seconds: float,
+        records: Path | None,
+    ) -> None:
+        described, peak, flush = _prepare(threads, state)
+        from benchmarks import kernels  # loads PyTorch, which counts the CPUs: pin before
+
+        chosen = [x for x in layers.family(name) if pattern in f"{x.name} {x.shape}"]
+        rows = kernels.rows(chosen, threads, against, peak, seconds, state, flush)
+        _report(rows, described, records and record.path(name, threads, records))
+
+
+_layer_family("gemm", "Matrix products")
+_layer_family("conv", "Convolutions")
+_layer_family("depthwise", "Depthwise convolutions")
 
 
 @main.command()
-@click.option("--filter", "pattern", default="", help="Only models with this in their name.")
+@_FILTER
 @_ZOO
 def accuracy(pattern: str, directory: Path) -> None:
     """Whole models: are the int8 results right? Nothing is timed."""
@@ -93,6 +139,15 @@ def _models(pattern: str) -> list[str]:
     return names
 
 
+def _prepare(threads: int, state: str) -> tuple[dict[str, Any], float, Callable[[], object] | None]:
+    """Pin this process; return the host's description, its peak in GOPS, and what flushes its caches."""
+    host.pin(threads)
+    described = host.describe()
+    peak_gops = threads * max(described["dot_gops"].values())
+    last_level = max(described["caches"].values())
+    return described, peak_gops, timing.cache_flusher(last_level) if state == "flushed" else None
+
+
 def _report(rows: Iterable[record.Row], described: dict[str, Any], path: Path | None) -> None:
     """Print each row when it is there, then the summary; fail if lowgemm failed anywhere."""
     rates = ", ".join(f"{name} {gops:.0f} GOPS" for name, gops in described["dot_gops"].items())
@@ -104,7 +159,7 @@ def _report(rows: Iterable[record.Row], described: dict[str, Any], path: Path | 
     click.echo(record.render_summary(record.summarize(done)))
     if path:
         record.write(path, described, done)
-    if failed := [row.name for row in done if record.LOWGEMM in row.failures]:
+    if failed := [f"{row.name} {row.shape}" for row in done if record.LOWGEMM in row.failures]:
         raise click.ClickException(f"lowgemm failed: {', '.join(failed)}")
 
 

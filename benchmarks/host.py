@@ -4,6 +4,7 @@ import os
 import platform
 import socket
 import subprocess
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,12 @@ def pin(threads: int) -> None:
 
 
 def describe() -> dict[str, Any]:
-    """Name, CPU, features, peaks (measured now), versions and commit, ready for JSON."""
+    """Name, date, CPU, features, peaks (measured now), versions and commit, ready for JSON."""
     target = targets.host()
     known = {name for level in targets.LEVELS.values() for name in level.features}
     return {
         "host": socket.gethostname(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "cpu": _cpu_name(),
         "cpus": os.cpu_count(),
         "level": target.level,

@@ -48,6 +48,12 @@ class Layer:
         return height, width
 
     @property
+    def out_shape(self) -> tuple[int, ...]:
+        if self.is_gemm:
+            return self.height, self.out_channels
+        return self.batch, self.out_channels, *self.out_size
+
+    @property
     def depth(self) -> int:
         """Products that one output sums."""
         return self.in_channels // self.groups * self.kernel[0] * self.kernel[1]
@@ -148,7 +154,6 @@ def to_onnx(layer: Layer) -> onnx.ModelProto:
     operands = ["x_float", "w_float", "b_float"]
     if layer.is_gemm:
         product = helper.make_node("Gemm", operands, ["y_float"])
-        y_shape = (layer.height, layer.out_channels)
     else:
         product = helper.make_node(
             "Conv",
@@ -160,7 +165,6 @@ def to_onnx(layer: Layer) -> onnx.ModelProto:
             dilations=[layer.dilation] * 2,
             group=layer.groups,
         )
-        y_shape = (layer.batch, layer.out_channels, *layer.out_size)
     nodes = [
         dequantize("x", 0),
         dequantize("w", 1 if layer.is_gemm else 0),
@@ -172,7 +176,7 @@ def to_onnx(layer: Layer) -> onnx.ModelProto:
         nodes,
         "layer",
         [helper.make_tensor_value_info("x", TensorProto.UINT8, data.x.shape)],
-        [helper.make_tensor_value_info("y", TensorProto.UINT8, y_shape)],
+        [helper.make_tensor_value_info("y", TensorProto.UINT8, layer.out_shape)],
         [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
     )
     opsets = [helper.make_opsetid("", 21)]

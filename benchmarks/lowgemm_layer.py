@@ -14,6 +14,7 @@ from benchmarks.layers import Layer, to_onnx
 from lowgemm.artifact.build import find_compiler
 
 _SOURCE = Path(__file__).parent / "native" / "lowgemm_loop.c"
+_HEADERS = Path(lowgemm.__file__).parent / "artifact" / "csrc"
 
 
 class LowgemmLayer:
@@ -21,54 +22,52 @@ class LowgemmLayer:
 
     A convolution's time is that of the kernels that multiply: a library takes and returns tensors
     in the model's order of axes, and inside a network nobody reorders between layers.
+
+    Args:
+        folder: an empty one, where the library goes; it may be removed after `close`.
     """
 
     def __init__(self, layer: Layer, folder: Path, threads: int) -> None:
-        model, library = folder / "layer.onnx", folder / "layer.so"
+        model, path = folder / "layer.onnx", folder / "layer.so"
         onnx.save(to_onnx(layer), model)
-        lowgemm.compile(model, threads=threads).export(library)
-        self._data = layer.data
-        self._net = lowgemm.load(library, threads=threads)
-        self._library = ctypes.CDLL(str(library))
-        self._loop = _compile_loop(folder / "lowgemm.h" if False else library.with_suffix(".h"))
-        create = self._library.lowgemm_create
-        create.restype = ctypes.c_void_p
-        self._context = ctypes.c_void_p(create(threads))
-        self._products_only = not layer.is_gemm
-        if self._products_only:
+        lowgemm.compile(model, threads=threads).export(path)
+        self._loop = _loop()
+        self._library = ctypes.CDLL(str(path))
+        self._library.lowgemm_create.restype = ctypes.c_void_p
+        self._context = ctypes.c_void_p(self._library.lowgemm_create(threads))
+        self._steps = 0 if layer.is_gemm else self._library.lowgemm_num_steps(self._context)
+        if self._steps:
             self._library.lowgemm_set_profiling(self._context, 1)
-        self._out = np.ascontiguousarray(self.output())
-        self._pointers = tuple(
-            (ctypes.c_void_p * 1)(array.ctypes.data) for array in (self._data.x, self._out)
-        )
+        self._x = np.ascontiguousarray(layer.data.x)
+        self._y = np.empty(layer.out_shape, np.uint8)
+        self._ports = tuple((ctypes.c_void_p * 1)(a.ctypes.data) for a in (self._x, self._y))
 
     def output(self) -> np.ndarray:
         """The result, uint8, in ONNX's order of axes."""
-        return self._net({"x": self._data.x})["y"]
+        self(1)
+        return self._y.copy()
 
     def __call__(self, runs: int) -> list[float]:
         seconds = (ctypes.c_double * runs)()
-        if self._products_only:
-            steps = self._library.lowgemm_num_steps(self._context)
-            functions = (self._library.lowgemm_run, self._library.lowgemm_step, steps)
-            failed = self._loop.time_products(
-                *functions, self._context, *self._pointers, runs, seconds
-            )
+        run, arguments = self._library.lowgemm_run, (self._context, *self._ports, runs, seconds)
+        if self._steps:
+            step = self._library.lowgemm_step
+            failed = self._loop.time_products(run, step, self._steps, *arguments)
         else:
-            failed = self._loop.time_runs(
-                self._library.lowgemm_run, self._context, *self._pointers, runs, seconds
-            )
+            failed = self._loop.time_runs(run, *arguments)
         if failed:
             raise RuntimeError("lowgemm_run failed")
         return list(seconds)
 
+    def close(self) -> None:
+        """End the context's threads."""
+        self._library.lowgemm_destroy(self._context)
+
 
 @functools.cache
-def _compile_loop(header: Path) -> ctypes.CDLL:
-    """The timing loop; any library's header does, they are all alike."""
+def _loop() -> ctypes.CDLL:
     with tempfile.TemporaryDirectory() as folder:
         built = Path(folder) / "loop.so"
-        (Path(folder) / "lowgemm.h").write_bytes(header.read_bytes())
-        command = [*find_compiler(), "-O2", "-shared", "-fPIC", f"-I{folder}", "-o", str(built)]
+        command = [*find_compiler(), "-O2", "-shared", "-fPIC", f"-I{_HEADERS}", "-o", str(built)]
         subprocess.run([*command, str(_SOURCE)], check=True)
         return ctypes.CDLL(str(built))

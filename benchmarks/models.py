@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks import zoo
 from benchmarks.engines import PEERS, Arrays, Engine, Lowgemm, OnnxRuntime
 from benchmarks.macs import count_macs
-from benchmarks.record import LOWGEMM, Row
+from benchmarks.record import LOWGEMM, Row, reason
 from benchmarks.timing import from_python, interleaved
 
 _CHECKED_INPUTS = 8
@@ -42,7 +42,7 @@ def rows(
                 compile_seconds = _compile(files.qdq, library, threads)
                 engines = {LOWGEMM: Lowgemm(library, threads), **engines}
             except Exception as error:  # anything: the peers' numbers are still worth having
-                failures[LOWGEMM] = _reason(error)
+                failures[LOWGEMM] = reason(error)
             errors = _check(engines, failures, files, samples)
             runs = {
                 key: from_python(partial(engine.run, samples[0])) for key, engine in engines.items()
@@ -86,7 +86,7 @@ def _peers(
             try:
                 engines[f"{peer} {form}"] = PEERS[peer](path, threads)
             except Exception as error:  # each engine has exceptions of its own
-                failures[f"{peer} {form}"] = _reason(error)
+                failures[f"{peer} {form}"] = reason(error)
     return engines, failures
 
 
@@ -123,8 +123,3 @@ def _check(
 def _outputs(engine: Engine, samples: Sequence[Arrays]) -> np.ndarray:
     outputs = [np.ravel(value) for inputs in samples for value in engine.outputs(inputs)]
     return np.concatenate(outputs).astype(np.float64)
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or ["no message"]
-    return f"{type(error).__name__}: {lines[0][:200]}"

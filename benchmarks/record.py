@@ -11,6 +11,8 @@ import numpy as np
 from benchmarks.timing import Times
 
 LOWGEMM = "lowgemm"
+# Records that are kept; README's tables are rendered from them.
+DIRECTORY = Path(__file__).parent / "records"
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,12 @@ class Row:
         }
 
 
+def reason(error: Exception) -> str:
+    """One line for `Row.failures`."""
+    lines = str(error).strip().splitlines() or ["no message"]
+    return f"{type(error).__name__}: {lines[0][:200]}"
+
+
 def summarize(rows: Sequence[Row]) -> dict[str, Any]:
     """Geometric mean and minimum of the ratios, and how many rows lowgemm won."""
     ratios = [row.ratio for row in rows if row.ratio is not None]
@@ -104,8 +112,14 @@ def summarize(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
+def path(family: str, threads: int, directory: Path = DIRECTORY) -> Path:
+    """Where the record of a run goes."""
+    return directory / f"{family}-{threads}t.json"
+
+
 def write(path: Path, host: dict[str, Any], rows: Sequence[Row]) -> None:
-    """Write one JSON record of a run."""
+    """Write one JSON record of a run: `host`, `rows`, `summary`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     record = {"host": host, "rows": [r.to_json() for r in rows], "summary": summarize(rows)}
     path.write_text(json.dumps(record, indent=1) + "\n")
 

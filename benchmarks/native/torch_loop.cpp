@@ -1,6 +1,7 @@
 // Times PyTorch's quantized operators without Python: prepacked parameters, one call after another.
 
 #include <ATen/native/quantized/PackedParams.h>
+#include <ATen/ops/empty.h>
 #include <c10/core/InferenceMode.h>
 #include <torch/library.h>
 
