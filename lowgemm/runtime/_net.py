@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lowgemm.errors import InputError, TargetError
+from lowgemm.errors import InputError, LowgemmError, TargetError
 from lowgemm.runtime._library import PortInfo, StepInfo, open_library
 
 _ALIGNMENT = 64
@@ -172,7 +172,7 @@ class Net:
 
     def _run(self, context: _Context) -> None:
         if self._library.lowgemm_run(context.handle, context.inputs, context.outputs) != 0:
-            raise InputError(self._library.lowgemm_last_error().decode())
+            raise LowgemmError(self._library.lowgemm_last_error().decode())
 
     def _checked(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """The arrays in the model's order, C-contiguous."""
