@@ -1,7 +1,7 @@
 """Every configuration gives the same integers, defaults fit their target, and bad ones are refused."""
 
 import itertools
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
@@ -82,18 +82,17 @@ def test_one_row_is_exact_in_either_order(level: str, order: str, monkeypatch) -
 
 
 @pytest.mark.parametrize(
-    "config",
-    [
-        DepthwiseConfig(columns=1, lanes=8, block_rows=1, block_vectors=1),
-        DepthwiseConfig(columns=5, lanes=8, block_rows=7, block_vectors=3),
-        DepthwiseConfig(columns=11, lanes=8, block_rows=1, block_vectors=3),
-    ],
-    ids=["one-pixel", "tile-that-does-not-divide", "whole-row"],
+    ("columns", "block_rows"),
+    [(1, 1), (3, 7), (2, 7)],
+    ids=["one-pixel", "tile-that-does-not-divide", "whole-image"],
 )
 @pytest.mark.parametrize("level", isas())
-def test_depthwise_is_exact_with_any_tile(level: str, config, monkeypatch) -> None:
-    fixed(monkeypatch, config)
-    check(Conv((1, 19, 7, 11), 19, (3, 3), pads=(1, 1, 1, 1), group=19), level, kinds=KINDS)
+def test_depthwise_is_exact_with_any_tile(level, columns, block_rows, monkeypatch) -> None:
+    conv = Conv((1, 19, 7, 11), 19, (3, 3), pads=(1, 1, 1, 1), group=19)
+    shape = ConvShape(1, 7, 11, 19, 19, (3, 3), padding=conv.pads, groups=19)
+    default = schedules.default_depthwise_config(shape, LEVELS[level])
+    fixed(monkeypatch, replace(default, columns=columns, block_rows=block_rows))
+    check(conv, level, kinds=KINDS)
 
 
 SHAPES = [
@@ -118,7 +117,6 @@ def test_default_configurations_fit_the_registers(level: str, threads: int) -> N
         depthwise = replace(shape, out_channels=shape.in_channels, groups=shape.in_channels)
         tile = schedules.default_depthwise_config(depthwise, target)
         assert tile.columns < target.registers
-        assert tile.lanes in (8, target.lanes)
 
 
 @pytest.mark.parametrize("knob", ["rows", "columns", "vectors", "unroll", "block"])
@@ -128,10 +126,12 @@ def test_a_knob_below_one_is_refused(knob: str) -> None:
         replace(config, **{knob: 0})
 
 
-@pytest.mark.parametrize("knob", ["columns", "lanes", "block_rows", "block_vectors"])
+@pytest.mark.parametrize("knob", [knob.name for knob in fields(DepthwiseConfig)])
 def test_a_depthwise_knob_below_one_is_refused(knob: str) -> None:
+    shape = ConvShape(1, 7, 7, 16, 16, (3, 3), groups=16)
+    config = schedules.default_depthwise_config(shape, LEVELS["avx2"])
     with pytest.raises(ValueError, match="at least 1"):
-        replace(DepthwiseConfig(4, 16, 1, 1), **{knob: 0})
+        replace(config, **{knob: 0})
 
 
 def test_an_unknown_order_is_refused() -> None:
@@ -154,9 +154,6 @@ def test_a_tile_that_spills_is_refused(level: str, rows: int, columns: int, vect
 
 def test_configurations_tell_their_knobs_by_name() -> None:
     assert ConvConfig(1, 14, 2, 16, 1, "rows", 4).to_json()["columns"] == 14
-    assert DepthwiseConfig(14, 16, 2, 1).to_json() == {
-        "columns": 14,
-        "lanes": 16,
-        "block_rows": 2,
-        "block_vectors": 1,
-    }
+    shape = ConvShape(1, 7, 7, 16, 16, (3, 3), groups=16)
+    tile = schedules.default_depthwise_config(shape, LEVELS["avx2"])
+    assert DepthwiseConfig(**tile.to_json()) == tile

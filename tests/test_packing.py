@@ -1,0 +1,139 @@
+"""Packed weights hold every weight once, where the kernel's index finds it, and zeros elsewhere."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lowgemm.packing import ConvPacking, ConvShape, DotLayout, word_element
+
+VNNI16, VNNI8 = DotLayout(16, 4, "uint8", "int8"), DotLayout(8, 4, "uint8", "int8")
+WIDE16, WIDE8 = DotLayout(16, 2, "int16", "int16"), DotLayout(8, 2, "int16", "int16")
+LAYOUTS = {"16x4": VNNI16, "8x4": VNNI8, "16x2": WIDE16, "8x2": WIDE8}
+
+SHAPES = {
+    "1x1": ConvShape(1, 5, 5, 8, 32, (1, 1)),
+    "3x3": ConvShape(1, 5, 5, 8, 32, (3, 3)),
+    "depth-of-9": ConvShape(1, 5, 5, 3, 16, (3, 3)),
+    "13-outputs": ConvShape(1, 5, 5, 5, 13, (3, 2)),
+    "dilated-columns": ConvShape(1, 9, 9, 6, 16, (3, 3), dilations=(1, 2)),
+    "dilated-rows": ConvShape(1, 9, 9, 6, 16, (3, 3), dilations=(2, 1)),
+    "groups": ConvShape(1, 5, 5, 32, 64, (3, 3), groups=2),
+    "groups-merged": ConvShape(1, 5, 5, 32, 32, (3, 3), groups=8),
+    "groups-all-merged": ConvShape(1, 5, 5, 9, 15, (3, 3), groups=3),
+}
+
+
+def numbered(shape: ConvShape) -> np.ndarray:
+    """Weights that are all different, from 1 on."""
+    size = (shape.out_channels, shape.in_channels // shape.groups, *shape.kernel)
+    return np.arange(1, np.prod(size) + 1, dtype=np.int32).reshape(size)
+
+
+def find(
+    packing: ConvPacking, shape: ConvShape, packed: np.ndarray, o: int, i: int, r: int, c: int
+):
+    """The weight of output `o`, input channel `i` (of all), row `r` and column `c`, by the layout's definition."""
+    lanes, depth = packing.layout.lanes, packing.layout.depth
+    group, inside = divmod(o, packing.group_out)
+    lane = group * (packing.panels // packing.groups) * lanes + inside
+    channel = i - group * packing.group_in
+    if not 0 <= channel < packing.group_in:
+        return 0
+    tap, j = (c, channel) if packing.tap_cols > 1 else (0, c * packing.group_in + channel)
+    return packed[lane // lanes, r, tap, j // depth, lane % lanes, j % depth]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("case", SHAPES)
+def test_every_weight_is_where_the_kernel_looks(case: str, layout: str) -> None:
+    shape = SHAPES[case]
+    packing = ConvPacking.of(shape, LAYOUTS[layout])
+    weight = numbered(shape)
+    packed = packing.pack(weight)
+    assert packed.shape == packing.packed_shape
+    assert packed.dtype == weight.dtype
+    assert np.array_equal(np.sort(packed[packed != 0]), weight.reshape(-1))
+    each_out, each_in = shape.out_channels // shape.groups, shape.in_channels // shape.groups
+    for o, i in itertools.product(range(shape.out_channels), range(shape.in_channels)):
+        own = i // each_in == o // each_out
+        for r, c in itertools.product(*map(range, shape.kernel)):
+            want = weight[o, i % each_in, r, c] if own else 0
+            assert find(packing, shape, packed, o, i, r, c) == want
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("case", SHAPES)
+def test_groups_fill_whole_vectors_or_are_one(case: str, layout: str) -> None:
+    """Accumulator o is output channel o: no padding may lie between groups."""
+    packing = ConvPacking.of(SHAPES[case], LAYOUTS[layout])
+    assert packing.groups == 1 or packing.group_out % packing.layout.lanes == 0
+    assert packing.groups * packing.merged == SHAPES[case].groups
+    assert packing.padded_run % packing.layout.depth == 0
+    assert 0 <= packing.padded_run - packing.run < packing.layout.depth
+
+
+@pytest.mark.parametrize("case", SHAPES)
+def test_values_of_channels_lie_as_accumulators_do(case: str) -> None:
+    shape = SHAPES[case]
+    packing = ConvPacking.of(shape, VNNI16)
+    values = np.arange(1, shape.out_channels + 1, dtype=np.float32)
+    padded = packing.pad_channels(values)
+    assert padded.shape == (packing.panels * 16,)
+    assert padded.dtype == np.float32
+    assert np.array_equal(padded[: shape.out_channels], values)
+    assert not padded[shape.out_channels :].any()
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    groups=st.integers(1, 12),
+    each_in=st.integers(1, 9),
+    each_out=st.integers(1, 20),
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    dilation=st.integers(1, 2),
+    layout=st.sampled_from(sorted(LAYOUTS)),
+)
+def test_no_weight_is_lost_or_doubled(groups, each_in, each_out, kernel, dilation, layout) -> None:
+    shape = ConvShape(
+        1, 9, 9, groups * each_in, groups * each_out, kernel, dilations=(1, dilation), groups=groups
+    )
+    packing = ConvPacking.of(shape, LAYOUTS[layout])
+    packed = packing.pack(numbered(shape))
+    assert np.array_equal(np.sort(packed[packed != 0]), numbered(shape).reshape(-1))
+    assert packing.groups == 1 or packing.group_out % packing.layout.lanes == 0
+
+
+@pytest.mark.parametrize("halves", [(-32768, 32767), (-1, 0), (255, -128)])
+def test_a_word_of_two_signed_halves(halves: tuple[int, int]) -> None:
+    word = np.array(halves, np.int16).view(np.int32)[0]
+    assert tuple(int(word_element(word, i, 2)) for i in range(2)) == halves
+
+
+@pytest.mark.parametrize("codes", [(255, 0, 1, 254), (0, 255, 128, 127), (1, 2, 3, 4)])
+def test_a_word_of_four_unsigned_bytes(codes: tuple[int, ...]) -> None:
+    word = np.array(codes, np.uint8).view(np.int32)[0]
+    assert tuple(int(word_element(word, i, 4)) for i in range(4)) == codes
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        (ConvShape(1, 5, 5, 8, 8, (3, 3)), (3, 3)),
+        (ConvShape(1, 5, 6, 8, 8, (3, 3), padding=(1, 1, 1, 1)), (5, 6)),
+        (ConvShape(1, 224, 224, 3, 64, (7, 7), (2, 2), (3, 3, 3, 3)), (112, 112)),
+        (ConvShape(1, 9, 9, 8, 8, (3, 3), dilations=(2, 3)), (5, 3)),
+        (ConvShape(1, 8, 9, 8, 8, (2, 3), (2, 1), (0, 1, 1, 0)), (4, 8)),
+    ],
+    ids=["plain", "padded", "strided", "dilated", "uneven"],
+)
+def test_output_sizes(shape: ConvShape, size: tuple[int, int]) -> None:
+    assert (shape.out_height, shape.out_width) == size
+
+
+def test_multiply_accumulates_are_counted_per_group() -> None:
+    assert (
+        ConvShape(2, 7, 7, 32, 64, (3, 3), groups=4, padding=(1, 1, 1, 1)).macs == 2 * 49 * 64 * 72
+    )
