@@ -95,7 +95,7 @@ def run_demo(
 
     say = progress or (lambda stage: None)
     threads = threads or len(os.sched_getaffinity(0))
-    out = Path(out_dir).resolve()
+    out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     digits = load_digits()
 
