@@ -55,6 +55,8 @@ def build(plan: Plan, path: Path, header_path: Path | None = None) -> None:
     Raises:
         ArtifactError: there is no C compiler, it fails, or the file cannot be written.
     """
+    if path == header_path:
+        raise ArtifactError(f"{path} is the name of the C header; name the library otherwise")
     compiler = find_compiler()
     if not path.parent.is_dir():
         raise ArtifactError(f"cannot write {path}: there is no folder {path.parent}")
@@ -131,10 +133,12 @@ def _incbin(symbol: str, file: str) -> str:
 
 
 def _install(source: Path, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # The folder of sources has a name of its own, so that two exports at the same time do not meet.
+    temporary = path.with_name(f".{source.parent.name}.tmp")
     try:
         shutil.copyfile(source, temporary)
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise ArtifactError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -218,9 +218,9 @@ class BoundNet:
                         raise InputError(f"output {port} shares memory with another array")
                 used.append(array)
         self._net = net
-        self._context = context = net._acquire()
-        weakref.finalize(self, net._idle.append, context)
-        _point(context, used[: len(net.inputs)], used[len(net.inputs) :])
+        self._context = net._acquire()
+        weakref.finalize(self, net._library.lowgemm_destroy, self._context.handle)
+        _point(self._context, used[: len(net.inputs)], used[len(net.inputs) :])
 
     def __call__(self) -> dict[str, np.ndarray]:
         """Compute `outputs` from what `inputs` hold now."""

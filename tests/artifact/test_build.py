@@ -91,7 +91,7 @@ def test_header_compiles_without_a_warning(
         '#include "model.h"\n#include "model.h"\nint main(void) { return lowgemm_num_inputs() != 1; }\n'
     )
     command = [*find_compiler(), "-x", language, f"-std={standard}", f"-I{library.parent}"]
-    command += ["-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only", "use"]
+    command += ["-Wall", "-Wextra", "-Werror", "-pedantic", "-c", "use", "-o", "use.o"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     if language == "c++" and "cc1plus" in done.stderr:
         pytest.skip(f"{command[0]} is here without its C++ compiler")
@@ -165,6 +165,11 @@ class TestFailure:
     def test_no_folder(self, tmp_path: Path) -> None:
         with pytest.raises(ArtifactError, match="there is no folder"):
             build(libraries.plan(), tmp_path / "nowhere" / "model.so")
+
+    def test_library_named_as_its_header(self, tmp_path: Path) -> None:
+        path = tmp_path / "model.h"
+        with pytest.raises(ArtifactError, match="name the library otherwise"):
+            build(libraries.plan(), path, header_path=path)
 
     def test_folder_in_the_way(self, tmp_path: Path) -> None:
         (tmp_path / "taken.so").mkdir()

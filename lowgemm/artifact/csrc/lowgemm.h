@@ -1,4 +1,5 @@
-/* A model compiled by lowgemm: link the shared library, or load it with dlopen.
+/* A model compiled by lowgemm: link the shared library, or load it with dlopen. All models have the same symbols; several
+ * of them in one program are loaded with dlopen and RTLD_LOCAL.
  *
  *     lowgemm_context *ctx = lowgemm_create(2);
  *     if (!ctx || lowgemm_run(ctx, inputs, outputs) != 0) puts(lowgemm_last_error());
@@ -6,7 +7,8 @@
  *
  * Contexts are independent: use one per thread that calls lowgemm_run at the same time. A context starts its own worker
  * threads; after fork() it starts them anew in the child, if it was idle. The same inputs give the same bytes, with any
- * number of threads.
+ * number of threads and on every instruction-set level. The best level in the library that the CPU has is taken, or the
+ * one that the environment variable LOWGEMM_ISA names.
  */
 #ifndef LOWGEMM_H
 #define LOWGEMM_H
