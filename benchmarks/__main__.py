@@ -94,7 +94,7 @@ def models(
         zoo.ensure(name, directory)
     described, peak, flush = _prepare(threads, state)
     rows = family.rows(names, threads, against, peak, seconds, state, flush, directory)
-    _report(rows, described, records and record.path("models", threads, records))
+    _report(rows, described, records and record.path("models", threads, state, records))
 
 
 def _layer_family(name: str, title: str) -> None:
@@ -113,7 +113,7 @@ def _layer_family(name: str, title: str) -> None:
 
         chosen = [x for x in layers.family(name) if pattern in f"{x.name} {x.shape}"]
         rows = kernels.rows(chosen, threads, against, peak, seconds, state, flush)
-        _report(rows, described, records and record.path(name, threads, records))
+        _report(rows, described, records and record.path(name, threads, state, records))
 
 
 _layer_family("gemm", "Matrix products")

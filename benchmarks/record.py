@@ -112,9 +112,10 @@ def summarize(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def path(family: str, threads: int, directory: Path = DIRECTORY) -> Path:
+def path(family: str, threads: int, state: str = "warm", directory: Path = DIRECTORY) -> Path:
     """Where the record of a run goes."""
-    return directory / f"{family}-{threads}t.json"
+    ending = "" if state == "warm" else f"-{state}"
+    return directory / f"{family}-{threads}t{ending}.json"
 
 
 def write(path: Path, host: dict[str, Any], rows: Sequence[Row]) -> None:

@@ -1,7 +1,7 @@
 """Time several ways of doing the same work, in turns, so that what disturbs one disturbs all."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +48,7 @@ def from_python(run: Callable[[], object]) -> Contestant:
 
 
 def interleaved(
-    contestants: dict[str, Contestant],
+    contestants: Mapping[str, Contestant],
     seconds: float,
     before_run: Callable[[], object] | None = None,
 ) -> dict[str, Times]:

@@ -1,0 +1,88 @@
+"""README's tables come from the records and from nowhere else."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import render
+
+HOST = {
+    "host": "box", "date": "2026-01-02", "cpu": "Some CPU", "cpus": 2, "level": "avx2",
+    "commit": "0123456789ab",
+}  # fmt: skip
+PAGE = """Before.
+
+<!-- benchmarks:models -->
+stale
+<!-- /benchmarks:models -->
+
+Between.
+
+<!-- benchmarks:layers -->
+<!-- /benchmarks:layers -->
+After.
+"""
+
+
+def write(folder: Path, name: str, rows: list[dict[str, Any]], summary: Any = None) -> None:
+    (folder / name).write_text(json.dumps({"host": HOST, "rows": rows, "summary": summary}))
+
+
+def model(threads: int, peers: dict[str, float], macs: float = 2e6) -> dict[str, Any]:
+    return {
+        "name": "net", "threads": threads, "macs": macs, "lowgemm_us": 1000.0, "peers_us": peers,
+        "ratio": 1.5,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Path:
+    peers = {"onnxruntime qdq": 2500.0, "onnxruntime qop": 1500.0, "openvino float": 3000.0}
+    write(tmp_path, "models-2t.json", [model(2, peers)])
+    write(tmp_path, "models-1t.json", [model(1, {}, 9e6), model(1, peers)])
+    write(tmp_path, "models-1t-flushed.json", [model(7, peers)])
+    summary = {"rows": 3, "rows_won": 2, "geomean_ratio": 1.26, "min_ratio": 0.5}
+    write(tmp_path, "conv-1t.json", [model(1, {})], summary)
+    return tmp_path
+
+
+def cells(text: str) -> list[list[str]]:
+    """The tables' lines without their heads."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    rules = [i for i, line in enumerate(lines) if line.startswith("| ---")]
+    body = [line for i, line in enumerate(lines) if i not in rules and i + 1 not in rules]
+    return [line.strip("| ").split(" | ") for line in body]
+
+
+def test_tables_show_the_records(records: Path) -> None:
+    text = render.render(PAGE, records)
+    assert cells(text) == [
+        ["net", "2", "1", "1.00", "1.50", "-", "-", "3.00", "1.50"],
+        ["net", "2", "2", "1.00", "1.50", "-", "-", "3.00", "1.50"],
+        ["net", "9", "1", "1.00", "-", "-", "-", "-", "1.50"],
+        ["convolutions", "1", "3", "2", "1.26", "0.50"],
+    ]
+    assert text.count("Measured on 2026-01-02 on box: Some CPU") == 2
+
+
+def test_only_what_is_between_the_markers_changes(records: Path) -> None:
+    text = render.render(PAGE, records)
+    for part in ("Before.\n\n<!--", "-->\n\nBetween.\n\n<!--", "-->\nAfter.\n"):
+        assert part in text
+    assert "stale" not in text
+    assert render.render(text, records) == text
+
+
+def test_without_records_tables_are_empty(tmp_path: Path) -> None:
+    assert render.render(PAGE, tmp_path) == PAGE.replace("stale\n", "")
+
+
+def test_a_page_without_markers_stays_as_it_is(records: Path) -> None:
+    assert render.render("# lowgemm\n", records) == "# lowgemm\n"
+
+
+def test_readme_shows_the_records_that_are_kept() -> None:
+    text = render.README.read_text()
+    assert render.render(text) == text, "run python -m benchmarks.render"

@@ -1,0 +1,65 @@
+"""Contestants take turns, and every measured run has the caches that were asked for."""
+
+from collections.abc import Callable
+
+import pytest
+
+from benchmarks import timing
+from benchmarks.timing import Times
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing.time, "sleep", lambda _: None)
+
+
+def contestant(log: list[str], name: str, seconds: float) -> Callable[[int], list[float]]:
+    """One that claims to have taken `seconds`, and writes its name for each run into `log`."""
+
+    def turn(runs: int) -> list[float]:
+        log.extend([name] * runs)
+        return [seconds] * runs
+
+    return turn
+
+
+def test_everyone_has_as_many_turns() -> None:
+    log: list[str] = []
+    contestants = {"a": contestant(log, "a", 2**-7), "b": contestant(log, "b", 2**-6)}
+    times = timing.interleaved(contestants, seconds=0)
+    # A turn lasts 30 ms; there are 10 rounds when no time is left.
+    assert times == {
+        "a": Times(7812.5, 7812.5, 7812.5, runs=30),
+        "b": Times(15625.0, 15625.0, 15625.0, runs=10),
+    }
+
+
+def test_nobody_always_follows_the_same_one() -> None:
+    log: list[str] = []
+    contestants = {name: contestant(log, name, 1.0) for name in "abc"}
+    timing.interleaved(contestants, seconds=0)
+    turns = "".join(
+        log[-3 * 10 * 3 :: 3]
+    )  # after the trials; two runs to warm up and a measured one
+    assert turns[:9] == "abc" + "bca" + "cab"
+
+
+def test_caches_are_flushed_right_before_each_measured_run() -> None:
+    log: list[str] = []
+    contestants = {name: contestant(log, name, 0.001) for name in "ab"}
+    times = timing.interleaved(contestants, 0, before_run=lambda: log.append("flush"))
+    assert [entry.runs for entry in times.values()] == [10, 10]
+    assert "".join("!" if entry == "flush" else entry for entry in log) == "aa!abb!bbb!baa!a" * 5
+
+
+def test_percentiles_are_in_microseconds() -> None:
+    found = Times.of([index * 1e-6 for index in range(101)])
+    assert (found.p10, found.median, found.p90) == pytest.approx((10, 50, 90))
+    assert found.runs == 101
+
+
+def test_a_function_of_python_is_called_as_often_as_asked() -> None:
+    calls: list[int] = []
+    seconds = timing.from_python(lambda: calls.append(1))(7)
+    assert len(calls) == len(seconds) == 7
+    assert all(second >= 0 for second in seconds)
