@@ -120,7 +120,7 @@ class _Importer:
                 )
         if not domain and self.fold(proto, inputs, name):
             return
-        attrs = {a.name: plain(onnx.helper.get_attribute_value(a)) for a in proto.attribute}
+        attrs = {a.name: _attribute(a, name) for a in proto.attribute}
         rewriter = REWRITERS.get(key)
         if rewriter is None:
             self.report(key, name)
@@ -322,6 +322,18 @@ def _array(tensor: onnx.TensorProto, name: str) -> np.ndarray:
         return onnx.numpy_helper.to_array(tensor)
     except Exception as error:
         raise ModelError(f"the constant {name!r} is damaged: {_line(error)}") from None
+
+
+def _attribute(attribute: onnx.AttributeProto, node: str) -> Any:
+    try:
+        return plain(onnx.helper.get_attribute_value(attribute))
+    except (
+        ValueError,
+        TypeError,
+    ):  # no type, a type that does not exist, or one that holds no value
+        raise ModelError(
+            f"attribute {attribute.name!r} of node {node!r} has no value that lowgemm reads"
+        ) from None
 
 
 def _type_proto(type_: TensorType) -> onnx.TypeProto:

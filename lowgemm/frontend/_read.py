@@ -38,6 +38,8 @@ def read_model(source: str | Path | onnx.ModelProto) -> onnx.ModelProto:
             f"{name} uses ONNX opset {opset}, and the installed onnx package knows opsets "
             f"up to {newest}: upgrade onnx"
         )
+    if not _has_text(model.graph):
+        raise ModelError(f"{name} is damaged: names in it are not text")
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     return model
@@ -47,6 +49,17 @@ def opset_of(model: onnx.ModelProto) -> int:
     """The version of the standard operators that the model uses (0 if it uses none)."""
     standard = (entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     return max(standard, default=0)
+
+
+def _has_text(graph: onnx.GraphProto) -> bool:
+    """Whether the names in a graph are str: protobuf hands bytes over that are not UTF-8."""
+    values = (*graph.input, *graph.output, *graph.initializer)
+    nodes = (
+        text
+        for node in graph.node
+        for text in (node.op_type, node.domain, node.name, *node.input, *node.output)
+    )
+    return all(isinstance(text, str) for text in (*nodes, *(value.name for value in values)))
 
 
 def _parse(path: Path) -> onnx.ModelProto:

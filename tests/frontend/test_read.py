@@ -59,6 +59,36 @@ def test_truncated_anywhere(tmp_path: Path, proto: onnx.ModelProto):
         assert str(path) in refused(path)
 
 
+def test_damaged_anywhere(tmp_path: Path, proto: onnx.ModelProto):
+    """A damaged file is refused, or still is some model; nothing else is raised."""
+    proto.graph.node.append(onnx_models.node("Clip", "y", "z"))
+    proto.graph.node.append(onnx_models.node("LeakyRelu", "z", "a", alpha=0.1))
+    proto.graph.output[0].name = "a"
+    content = proto.SerializeToString()
+    weight = content.find(WEIGHT.tobytes())
+    path = tmp_path / "m.onnx"
+    refused_files = 0
+    for position in {*range(len(content))} - {*range(weight, weight + WEIGHT.nbytes)}:
+        for flipped in (0x80, 0x20, 0x01):
+            damaged = bytearray(content)
+            damaged[position] ^= flipped
+            path.write_bytes(damaged)
+            try:
+                load_onnx(path)
+            except ModelError as error:
+                refused_files += 1
+                assert "\n" not in str(error)
+    assert refused_files > 100
+
+
+def test_attribute_without_a_type(proto: onnx.ModelProto):
+    proto.graph.node.append(onnx_models.node("LeakyRelu", "y", "z", alpha=0.1))
+    proto.graph.node[1].attribute[0].ClearField("type")
+    assert refused(proto) == (
+        "attribute 'alpha' of node 'the_LeakyRelu_z' has no value that lowgemm reads"
+    )
+
+
 def test_missing_weights_file(tmp_path: Path, proto: onnx.ModelProto):
     path = tmp_path / "m.onnx"
     onnx.save(proto, path, save_as_external_data=True, location="w.bin", size_threshold=0)
