@@ -7,12 +7,14 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import lowgemm
 from lowgemm.demo import load_digits
 
 import libraries
+from onnx_models import model, node
 
 IMAGE = load_digits().test[:1]
 
@@ -65,6 +67,35 @@ def test_levels_agree(
         net = lowgemm.load(digits_library, threads=threads)
         assert net.level == (forced or "avx512_vnni")
         assert np.array_equal(net({"image": IMAGE})["logits"], logits)
+
+
+@pytest.mark.parametrize("offset", [1, 4, 32])
+def test_unaligned_buffers(digits_library: Path, logits: np.ndarray, offset: int) -> None:
+    """TVM's kernels rely on alignment to 64 bytes; the runtime sees to it."""
+
+    def moved(array: np.ndarray) -> np.ndarray:
+        raw = np.zeros(array.nbytes + 128, np.uint8)
+        start = -raw.ctypes.data % 64 + offset
+        view = raw[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+        view[:] = array
+        return view
+
+    bound = lowgemm.load(digits_library).bind(
+        {"image": moved(IMAGE)}, {"logits": moved(np.zeros_like(logits))}
+    )
+    assert np.array_equal(bound()["logits"], logits)
+
+
+def test_kernels_that_need_nothing_of_the_runtime(tmp_path: Path) -> None:
+    """Neither threads nor temporary memory: TVM then leaves out the symbols for them."""
+    constants = {"s": np.float32(0.5), "z": np.uint8(128)}
+    nodes = [node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s z", "y")]
+    proto = model(nodes, {"x": ("float32", (1, 4))}, "y", constants)
+    onnx.save(proto, tmp_path / "tiny.onnx")
+    lowgemm.compile(tmp_path / "tiny.onnx").export(tmp_path / "tiny.so")
+    x = np.array([[0.2, 0.3, -1000, 1000]], np.float32)
+    y = lowgemm.load(tmp_path / "tiny.so")({"x": x})["y"]
+    assert np.array_equal(y, np.array([[0, 0.5, -64, 63.5]], np.float32))
 
 
 def test_runs_without_the_compiler(
