@@ -3,7 +3,7 @@
 import click
 
 
-@click.command("targets", short_help="Instruction-set levels, and what this host has.")
+@click.command("targets", short_help="List the instruction-set levels, and which of them run here.")
 def targets_command() -> None:
     """List the instruction-set levels to compile for, best first, and which of them run here."""
     from lowgemm.targets import LEVELS, host_features, host_levels

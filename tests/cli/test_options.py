@@ -1,11 +1,12 @@
 """Values of the shared flags."""
 
+import sys
 from pathlib import Path
 
 import click
 import pytest
 
-from lowgemm.cli._options import NamedFile, NamedShape
+from lowgemm.cli._options import NamedFile, NamedShape, progress
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,12 @@ def test_bad_file_form_is_told(text: str) -> None:
 def test_missing_file_is_told() -> None:
     with pytest.raises(click.BadParameter, match=r'no file "nowhere\.npy" for input "x"'):
         NamedFile().convert("x=nowhere.npy", None, None)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_for_terminals(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    progress("compiling")
+    assert capsys.readouterr() == ("", "compiling\n" if terminal else "")
