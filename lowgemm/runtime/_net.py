@@ -219,7 +219,8 @@ class BoundNet:
                 used.append(array)
         self._net = net
         self._context = net._acquire()
-        weakref.finalize(self, net._library.lowgemm_destroy, self._context.handle)
+        finalizer = weakref.finalize(self, net._library.lowgemm_destroy, self._context.handle)
+        finalizer.atexit = False  # a daemon thread may still be computing then
         _point(self._context, used[: len(net.inputs)], used[len(net.inputs) :])
 
     def __call__(self) -> dict[str, np.ndarray]:
