@@ -80,6 +80,20 @@ def test_headers_of_nonsense(tmp_path: Path, content: bytes) -> None:
             assert "odd.so" in str(error)
 
 
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the kernel does not count reads")
+def test_check_reads_the_headers_only(tmp_path: Path, content: bytes) -> None:
+    """A library is loaded lazily, so looking at it must not read all its weights."""
+
+    def bytes_read() -> int:
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    path = tmp_path / "large.so"
+    path.write_bytes(content + bytes(10_000_000))
+    before = bytes_read()
+    _library.check_file(path)
+    assert bytes_read() - before < 100_000
+
+
 def test_foreign_library_is_not_run(tmp_path: Path) -> None:
     """Loading runs a library's constructors, so what is not ours must not be loaded."""
     source, path, trace = tmp_path / "f.c", tmp_path / "foreign.so", tmp_path / "trace"

@@ -3,12 +3,14 @@
 import gc
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import lowgemm
+from lowgemm.artifact import Buffer, Plan, Port, build
 from lowgemm.errors import InputError
 
 import libraries
@@ -79,6 +81,31 @@ def test_any_buffer_gives_the_same(net: lowgemm.Net, x: np.ndarray) -> None:
     before = x.copy()
     assert np.array_equal(net({"x": x})["y"], before + CONSTANT + CONSTANT)
     assert np.array_equal(x, before)
+
+
+def test_names_count_and_not_their_order(tmp_path: Path) -> None:
+    """Two independent sums, u = a + c and v = b + c."""
+    args = [
+        (
+            Buffer(SHAPE, "float32", "input", index),
+            Buffer(SHAPE, "float32", "constant", 0),
+            Buffer(SHAPE, "float32", "output", index),
+        )
+        for index in range(2)
+    ]
+    base = libraries.variant(kernels=["add"])
+    variant = replace(base, steps=tuple(replace(base.steps[0], args=a) for a in args))
+    ports = [Port(name, SHAPE, "float32") for name in "abuv"]
+    path = tmp_path / "model.so"
+    build(Plan("two", (ports[0], ports[1]), (ports[2], ports[3]), (variant,)), path)
+    net = lowgemm.load(path)
+    result = net({"b": 2 * X, "a": X})
+    assert list(result) == ["u", "v"]
+    v, u = np.empty_like(X), np.empty_like(X)
+    net.bind({"b": 2 * X, "a": X}, {"v": v, "u": u})()
+    for got in (result, {"u": u, "v": v}):
+        assert np.array_equal(got["u"], X + CONSTANT)
+        assert np.array_equal(got["v"], 2 * X + CONSTANT)
 
 
 def test_mapping_that_is_no_dict(net: lowgemm.Net, tmp_path: Path) -> None:
