@@ -6,9 +6,10 @@ from tvm.ir.expr import GenericConst
 
 from lowgemm.errors import UnsupportedOperatorError
 from lowgemm.graph import Graph, Node
+from lowgemm.lower._context import Context, model_order, storage_order
+from lowgemm.lower._layout import in_model_order, reorder, same_bytes
 from lowgemm.lower._program import Operand, Program
 from lowgemm.schedules import schedule_float
-from lowgemm.targets import CpuTarget
 
 _PIPELINE = tvm.transform.Sequential(
     [
@@ -24,24 +25,22 @@ _PIPELINE = tvm.transform.Sequential(
 )
 
 
-def lower_region(program: Program, graph: Graph, nodes: list[Node], target: CpuTarget) -> None:
-    """Emit the calls of the float operators `nodes`, a convex part of `graph`.
+def lower_region(context: Context, nodes: list[Node]) -> None:
+    """Emit the calls of the float operators `nodes`, a convex part of the graph.
 
     Raises:
         UnsupportedOperatorError: the importer knows no such operator, or not in this form.
     """
     from lowgemm.frontend import to_onnx
 
-    part = graph.subgraph(nodes)
+    program = context.program
+    part = context.graph.subgraph(nodes)
     mod = _imported(part, to_onnx(part), nodes)
     layer = "+".join(node.name for node in nodes[:3]) + ("+..." if len(nodes) > 3 else "")
     values: dict[relax.Var, list[Operand]] = {}
     main = mod["main"]
     for param, tensor in zip(main.params, part.inputs, strict=True):
-        values[param] = [program.operand(tensor)]
-    for tensor in part.outputs:
-        type_ = graph.types[tensor]
-        program.declare(tensor, type_.shape, type_.dtype)
+        values[param] = [in_model_order(context, tensor, layer)]
     body = main.body
     returned = body.body
     wanted = _returned_vars(returned, body)
@@ -82,10 +81,10 @@ def lower_region(program: Program, graph: Graph, nodes: list[Node], target: CpuT
                 symbol,
                 [*operands, *results],
                 layer,
-                f"float_{name}_{target.level}",
+                f"float_{name}_{context.target.level}",
                 writes=len(results),
             )
-    _bind_outputs(program, part, values, wanted)
+    _bind_outputs(context, part, values, wanted, layer)
 
 
 def _imported(part: Graph, model, nodes: list[Node]) -> tvm.IRModule:
@@ -126,10 +125,16 @@ def _outputs(call: relax.Call) -> list[tuple[tuple[int, ...], str]]:
     return [(tuple(int(d) for d in t.shape.values), str(t.dtype)) for t in tensors]
 
 
-def _bind_outputs(program: Program, part: Graph, values: dict, wanted: list) -> None:
-    """Let the region's outputs be the tensors that its last calls wrote."""
+def _bind_outputs(context: Context, part: Graph, values: dict, wanted: list, layer: str) -> None:
+    """Let the region's outputs be the tensors that its last calls wrote, or copies in the order of storage."""
+    program = context.program
     for tensor, var in zip(part.outputs, wanted, strict=True):
         operand = _one(program, values, var)
         if operand.name in program.constants or operand.name in program.inputs:
             raise UnsupportedOperatorError(f"output {tensor!r} does not depend on a computation")
-        program.aliases[tensor] = operand.name
+        type_ = part.types[tensor]
+        target, plain, stored = context.declare(tensor), model_order(type_), storage_order(type_)
+        if same_bytes(type_.shape, plain, stored):
+            program.aliases[tensor] = operand.name
+        else:
+            reorder(context, operand, plain, target, stored, type_.shape, layer)

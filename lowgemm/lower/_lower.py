@@ -2,7 +2,8 @@
 
 from lowgemm.errors import UnsupportedOperatorError
 from lowgemm.graph import Graph
-from lowgemm.lower import _float, _quantized
+from lowgemm.lower import _float, _layout, _quantized
+from lowgemm.lower._context import Context
 from lowgemm.lower._program import Program
 from lowgemm.passes import group_float_regions
 from lowgemm.targets import CpuTarget
@@ -15,16 +16,16 @@ def lower(graph: Graph, target: CpuTarget, threads: int) -> Program:
         UnsupportedOperatorError: operators remain that neither the integer nor the float path knows.
     """
     program = Program(target.level, list(graph.inputs), list(graph.outputs))
-    context = _quantized.Context(program, graph, target, threads)
-    _quantized.declare_inputs(context)
+    context = Context(program, graph, target, threads)
+    _layout.declare_inputs(context, frozenset(_quantized.HANDLERS))
     for item in group_float_regions(graph):
         if isinstance(item, list):
-            _float.lower_region(program, graph, item, target)
+            _float.lower_region(context, item)
         elif item.op in _quantized.HANDLERS:
             _quantized.HANDLERS[item.op](context, item)
         else:
             raise UnsupportedOperatorError(
                 f"operator {item.op} (node {item.name!r}) is not supported"
             )
-    _quantized.finish_outputs(context)
+    _layout.finish_outputs(context)
     return program

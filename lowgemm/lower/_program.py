@@ -59,7 +59,7 @@ class Program:
 
     def constant(self, value: np.ndarray) -> Operand:
         """A constant argument; equal arrays are stored once."""
-        value = np.ascontiguousarray(value)
+        value = np.ascontiguousarray(value).reshape(value.shape)  # which makes scalars vectors
         key = (value.dtype.name, value.shape, value.tobytes())
         if key not in self._known:
             self._known[key] = f"constant{len(self.constants)}"

@@ -1,42 +1,18 @@
-"""Kernel calls of the integer operators. Quantized maps are stored NHWC, everything else in the model's order."""
+"""Kernel calls of the integer operators."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from lowgemm import schedules, topi
-from lowgemm.graph import Graph, Node
-from lowgemm.lower._program import Operand, Program
+from lowgemm.graph import Node, TensorType
+from lowgemm.lower._context import NHWC, Context, arranged, model_order, storage_order
+from lowgemm.lower._layout import declare_written, in_model_order, store_written
+from lowgemm.lower._program import Operand
 from lowgemm.packing import ConvPacking, ConvShape, DotLayout, pack_depthwise
 from lowgemm.passes import Quantization, add_ratios, mul_ratio
-from lowgemm.targets import CpuTarget
 
 _LETTER = {"uint8": "u8", "int8": "s8", "float32": "f32"}
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a handler works on."""
-
-    program: Program
-    graph: Graph
-    target: CpuTarget
-    threads: int
-
-    def stored_shape(self, tensor: str) -> tuple[int, ...]:
-        """The stored form of the logical shape: NHWC for four axes."""
-        return stored(self.graph.types[tensor].shape)
-
-    def declare(self, tensor: str, dtype: str) -> Operand:
-        """Declare the output `tensor` in its stored form."""
-        self.program.declare(tensor, self.stored_shape(tensor), dtype)
-        return self.program.operand(tensor)
-
-
-def stored(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """(n, c, h, w) -> (n, h, w, c); other ranks stay."""
-    return (shape[0], shape[2], shape[3], shape[1]) if len(shape) == 4 else tuple(shape)
 
 
 def _add_params(first: Quantization, second: Quantization, out: Quantization, low: int, high: int):
@@ -101,8 +77,9 @@ def _conv(context: Context, node: Node) -> None:
 
     symbol = program.kernel("qconv2d", (flat, packing, form, config), make)
     out_shape = (flat.batch, flat.out_height, flat.out_width, flat.out_channels)
+    source = _read(context, node, 0)
     args = [
-        program.operand(x, (flat.batch, flat.height, flat.width * flat.in_channels)),
+        Operand(source.name, (flat.batch, flat.height, flat.width * flat.in_channels), in_dtype),
         program.constant(packing.pack(weight)),
         program.constant(packing.pad_channels(_bias(attrs, layout))),
         program.constant(packing.pad_channels(attrs["scale"])),
@@ -116,7 +93,7 @@ def _conv(context: Context, node: Node) -> None:
         )
     if residual:
         add = attrs["add"]
-        args.append(program.operand(node.inputs[1], out_shape))
+        args.append(Operand(_read(context, node, 1).name, out_shape, residual))
         args.append(
             program.constant(
                 _add_params(*add["in"], out=add["out"], low=add["low"], high=add["high"])
@@ -129,25 +106,21 @@ def _conv(context: Context, node: Node) -> None:
     _finish_conv(context, node, symbol, args, out_shape, out_dtype, kernel, conv.macs)
 
 
+def _read(context: Context, node: Node, index: int) -> Operand:
+    """An operand of a convolution as it is stored, of a GEMM in the model's order, which has the depth last."""
+    tensor = node.inputs[index]
+    if node.attrs["gemm"]:
+        return in_model_order(context, tensor, node.name)
+    return context.program.operand(tensor)
+
+
 def _finish_conv(context, node, symbol, args, out_shape, out_dtype, kernel, macs) -> None:
-    program, graph = context.program, context.graph
-    out = node.outputs[0]
-    if out_dtype == "float32":
-        # The kernel writes NHWC; float tensors are stored in the model's order.
-        shape = graph.types[out].shape
-        if len(shape) == 4 and shape[1] != 1 and shape[2] * shape[3] != 1:
-            temporary = f"{out}/nhwc"
-            program.declare(temporary, stored(shape), "float32")
-            program.call(
-                symbol, [*args, program.operand(temporary, out_shape)], node.name, kernel, macs
-            )
-            program.declare(out, shape, "float32")
-            _move(context, temporary, out, stored(shape), (0, 3, 1, 2), shape, node.name)
-            return
-        program.declare(out, shape, "float32")
-    else:
-        context.declare(out, out_dtype)
-    program.call(symbol, [*args, program.operand(out, out_shape)], node.name, kernel, macs)
+    program, out = context.program, node.outputs[0]
+    order = model_order(context.graph.types[out]) if node.attrs["gemm"] else NHWC
+    written = declare_written(context, out, order)
+    target = Operand(program.resolve(written), out_shape, out_dtype)
+    program.call(symbol, [*args, target], node.name, kernel, macs)
+    store_written(context, out, written, order, node.name)
 
 
 def _bias(attrs: dict, layout: DotLayout) -> np.ndarray:
@@ -222,7 +195,7 @@ def _lut(context: Context, node: Node) -> None:
         table = np.roll(table, 128)
     rows = np.ascontiguousarray(np.tile(table.reshape(16, 16), (1, width // 16)))
     symbol = program.kernel("qlut", (size, width), lambda: topi.lookup(size, width))
-    out = context.declare(node.outputs[0], attrs["out"].dtype)
+    out = context.declare(node.outputs[0])
     args = [_bytes(operand, size), program.constant(rows), _bytes(out, size)]
     program.call(symbol, args, node.name, f"qlut_{width}x_{context.target.level}")
 
@@ -234,7 +207,7 @@ def _bytes(operand: Operand, size: int) -> Operand:
 def _add(context: Context, node: Node) -> None:
     program, attrs = context.program, node.attrs
     a, b = (program.operand(t) for t in node.inputs)
-    out = context.declare(node.outputs[0], attrs["out"].dtype)
+    out = context.declare(node.outputs[0])
     size = int(np.prod(a.shape))
     symbol = program.kernel(
         "qadd",
@@ -254,7 +227,7 @@ def _add(context: Context, node: Node) -> None:
 def _mul(context: Context, node: Node) -> None:
     program, attrs = context.program, node.attrs
     a, b = (program.operand(t) for t in node.inputs)
-    out = context.declare(node.outputs[0], attrs["out"].dtype)
+    out = context.declare(node.outputs[0])
     channels = a.shape[-1]
     pixels = int(np.prod(a.shape)) // channels
     per_channel = int(np.prod(b.shape)) == channels and pixels > 1
@@ -282,7 +255,7 @@ def _pool(context: Context, node: Node) -> None:
     average = None
     if node.op == "QAveragePool":
         average = (attrs["out"].dtype, bool(attrs.get("count_include_pad", 0)))
-    out = context.declare(node.outputs[0], attrs["out"].dtype)
+    out = context.declare(node.outputs[0])
     key = (
         q.shape,
         tuple(attrs["kernel_shape"]),
@@ -318,9 +291,8 @@ def _concat(context: Context, node: Node) -> None:
     program, graph, attrs = context.program, context.graph, node.attrs
     logical = graph.types[node.outputs[0]].shape
     axis = int(attrs.get("axis", 1)) % len(logical)
-    if len(logical) == 4:
-        axis = (0, 3, 1, 2)[axis]
-    out = context.declare(node.outputs[0], attrs["out"].dtype)
+    axis = storage_order(graph.types[node.outputs[0]]).index(axis)
+    out = context.declare(node.outputs[0])
     inner = int(np.prod(out.shape[axis + 1 :]))
     rows = int(np.prod(out.shape[:axis]))
     out_run, offset = out.shape[axis] * inner, 0
@@ -354,7 +326,7 @@ def _rescale(
     real = dequantize_linear(codes, np.float32(source.scale), source.zero_point)
     table = quantize_linear(real, np.float32(out.scale), out.zero_point, out.dtype)
     fresh = f"{tensor}/{name}"
-    context.graph.types[fresh] = context.graph.types[tensor]
+    context.graph.types[fresh] = TensorType(context.graph.types[tensor].shape, out.dtype)
     _lut(context, Node("QLut", [tensor], [fresh], {"table": table, "in": source, "out": out}, name))
     return fresh
 
@@ -362,7 +334,7 @@ def _rescale(
 def _resize(context: Context, node: Node) -> None:
     program, graph, attrs = context.program, context.graph, node.attrs
     q = program.operand(node.inputs[0])
-    out = context.declare(node.outputs[0], attrs["out"].dtype)
+    out = context.declare(node.outputs[0])
     logical = graph.types[node.inputs[0]].shape
     scales = list(attrs.get("scales") or ()) or [None] * 4
     maps = [
@@ -420,26 +392,10 @@ def _qmove(context: Context, node: Node) -> None:
             start += shape[axis] if start < 0 else 0
             begin_[axis] = min(max(start, 0), shape[axis] - (1 if step_[axis] < 0 else 0))
         begin, step, mid = tuple(begin_), tuple(step_), out_shape
-    context.declare(out, program.tensors[x].dtype)
-    _move(context, x, out, shape, perm, out_shape, node.name, begin, step, mid)
-
-
-def _move(context, x, out, shape, perm, out_shape, layer, begin=None, step=None, mid=None) -> None:
-    """Emit a copy between storage orders, or make the output an alias where every byte stays in its place."""
-    program = context.program
-    begin = begin or (0,) * len(shape)
-    step = step or (1,) * len(shape)
-    mid = tuple(mid or shape)
-
-    def order(tensor: str, logical) -> tuple[int, ...]:
-        moved = len(logical) == 4 and program.tensors[tensor].shape == stored(logical)
-        is_map = program.tensors[tensor].dtype != "float32" and moved
-        return (0, 2, 3, 1) if is_map else tuple(range(len(logical)))
-
-    in_order, out_order = order(x, shape), order(out, out_shape)
-    dtype = program.tensors[x].dtype
+    context.declare(out)
+    in_order, out_order = (storage_order(graph.types[tensor]) for tensor in (x, out))
     # One long index array tells whether the move is the identity on memory.
-    index = np.arange(int(np.prod(shape)), dtype=np.int64).reshape([shape[a] for a in in_order])
+    index = np.arange(int(np.prod(shape)), dtype=np.int64).reshape(arranged(shape, in_order))
     logical = index.transpose(np.argsort(in_order))
     for axis in range(len(shape)):
         taken = begin[axis] + np.arange(mid[axis]) * step[axis]
@@ -458,14 +414,14 @@ def _move(context, x, out, shape, perm, out_shape, layer, begin=None, step=None,
         mid,
         tuple(out_shape),
         out_order,
-        dtype,
+        graph.types[x].dtype,
     )
     symbol = program.kernel("move", key, lambda: schedules.schedule_elementwise(topi.move(*key), 1))
     args = [
-        program.operand(x, tuple(shape[a] for a in in_order)),
-        program.operand(out, tuple(out_shape[a] for a in out_order)),
+        program.operand(x, arranged(shape, in_order)),
+        program.operand(out, arranged(out_shape, out_order)),
     ]
-    program.call(symbol, args, layer, f"move_{context.target.level}")
+    program.call(symbol, args, node.name, f"move_{context.target.level}")
 
 
 def _quantize(context: Context, node: Node) -> None:
@@ -476,7 +432,7 @@ def _quantize(context: Context, node: Node) -> None:
         (shape, params.dtype),
         lambda: schedules.schedule_quantize(topi.quantize(shape, params.dtype)),
     )
-    out = context.declare(node.outputs[0], params.dtype)
+    out = context.declare(node.outputs[0])
     stored_as = out.shape
     if len(shape) == 4 and (shape[1] == 1 or shape[2] * shape[3] == 1):
         stored_as = shape
@@ -506,63 +462,6 @@ def _dequantize(context: Context, node: Node) -> None:
         program.operand(node.outputs[0]),
     ]
     program.call(symbol, args, node.name, f"dequantize_{context.target.level}")
-
-
-def declare_inputs(context: Context) -> None:
-    """Declare the model's inputs; a quantized map comes in the model's order and is brought to NHWC first."""
-    program, graph = context.program, context.graph
-    for name in list(graph.inputs):
-        type_ = graph.types[name]
-        program.declare(name, type_.shape, type_.dtype)
-        if len(type_.shape) == 4 and type_.dtype in ("uint8", "int8"):
-            moved = f"{name}/nhwc"
-            graph.types[moved] = type_
-            graph.replace_uses(name, moved)
-            context.declare(moved, type_.dtype)
-            plain = tuple(range(4))
-            shape = type_.shape
-            key = (shape, plain, (0,) * 4, (1,) * 4, plain, shape, shape, (0, 2, 3, 1), type_.dtype)
-            symbol = program.kernel(
-                "move", key, lambda key=key: schedules.schedule_elementwise(topi.move(*key), 1)
-            )
-            args = [program.operand(name), program.operand(moved)]
-            program.call(symbol, args, name, f"move_{context.target.level}")
-
-
-def finish_outputs(context: Context) -> None:
-    """Bring model outputs into the model's own order and out of memory shared with other tensors."""
-    program, graph = context.program, context.graph
-    for index, name in enumerate(program.outputs):
-        shape = graph.types[name].shape
-        held = name in program.inputs or program.resolve(name) != name or name in program.constants
-        is_map = len(shape) == 4 and program.tensors[name].shape != shape
-        if held or is_map or name in program.outputs[:index]:
-            fresh = f"{name}/output{index}"
-            graph.types[fresh] = graph.types[name]
-            program.declare(fresh, shape, program.tensors[name].dtype)
-            program.outputs[index] = fresh
-            key_order = (0, 2, 3, 1) if is_map else tuple(range(len(shape)))
-            plain = tuple(range(len(shape)))
-            dtype = program.tensors[name].dtype
-            key = (
-                shape,
-                key_order,
-                (0,) * len(shape),
-                (1,) * len(shape),
-                plain,
-                shape,
-                shape,
-                plain,
-                dtype,
-            )
-            symbol = program.kernel(
-                "move", key, lambda key=key: schedules.schedule_elementwise(topi.move(*key), 1)
-            )
-            args = [
-                program.operand(name, tuple(shape[a] for a in key_order)),
-                program.operand(fresh, shape),
-            ]
-            program.call(symbol, args, "output", f"move_{context.target.level}")
 
 
 HANDLERS: dict[str, Callable[[Context, Node], None]] = {
