@@ -20,8 +20,9 @@ class MemoryPlan:
 def plan_memory(program: Program) -> MemoryPlan:
     """Place every tensor that is neither input, output nor constant.
 
-    Greedy by size: the largest tensor first, at the lowest offset where no tensor alive at the same time lies. Within a
-    few percent of optimal on chains with skip connections, which is what networks are.
+    One after the other at the lowest offset where no tensor alive at the same time lies: by size, the largest first, or
+    by time, whichever gives the smaller arena. Within a few percent of optimal on chains with skip connections, which
+    is what networks are.
     """
     fixed = {*program.constants, *(program.resolve(t) for t in (*program.inputs, *program.outputs))}
     first: dict[str, int] = {}
@@ -32,10 +33,18 @@ def plan_memory(program: Program) -> MemoryPlan:
                 first.setdefault(operand.name, index)
                 last[operand.name] = index
     sizes = {name: _padded(program.tensors[name].nbytes) for name in first}
-    placed: list[str] = []
+    by_size = sorted(first, key=lambda t: (-sizes[t], first[t]))
+    plans = [_place(order, first, last, sizes) for order in (by_size, list(first))]
+    return min(plans, key=lambda plan: plan.arena_bytes)
+
+
+def _place(
+    order: list[str], first: dict[str, int], last: dict[str, int], sizes: dict[str, int]
+) -> MemoryPlan:
+    """Offsets given one by one in `order`; `first` and `last` are the calls between which a tensor is alive."""
     offsets: dict[str, int] = {}
-    for name in sorted(first, key=lambda t: (-sizes[t], first[t])):
-        alive = [t for t in placed if first[t] <= last[name] and first[name] <= last[t]]
+    for name in order:
+        alive = [t for t in offsets if first[t] <= last[name] and first[name] <= last[t]]
         alive.sort(key=lambda t: offsets[t])
         offset = 0
         for other in alive:
@@ -43,9 +52,7 @@ def plan_memory(program: Program) -> MemoryPlan:
                 break
             offset = max(offset, offsets[other] + sizes[other])
         offsets[name] = offset
-        placed.append(name)
-    total = max((offsets[t] + sizes[t] for t in placed), default=0)
-    return MemoryPlan(offsets, total)
+    return MemoryPlan(offsets, max((offsets[t] + sizes[t] for t in order), default=0))
 
 
 def _padded(size: int) -> int:
