@@ -35,7 +35,7 @@ def lower_region(context: Context, nodes: list[Node]) -> None:
 
     program = context.program
     part = context.graph.subgraph(nodes)
-    mod = _imported(part, to_onnx(part), nodes)
+    mod = _imported(to_onnx(_plainly_named(part)), nodes)
     layer = "+".join(node.name for node in nodes[:3]) + ("+..." if len(nodes) > 3 else "")
     values: dict[relax.Var, list[Operand]] = {}
     main = mod["main"]
@@ -87,7 +87,23 @@ def lower_region(context: Context, nodes: list[Node]) -> None:
     _bind_outputs(context, part, values, wanted, layer)
 
 
-def _imported(part: Graph, model, nodes: list[Node]) -> tvm.IRModule:
+def _plainly_named(part: Graph) -> Graph:
+    """A copy whose tensors have names that are identifiers: TVM changes others, and warns of each."""
+    plain = {"": ""} | {tensor: f"tensor{index}" for index, tensor in enumerate(part.types)}
+    return Graph(
+        name=part.name,
+        inputs=[plain[t] for t in part.inputs],
+        outputs=[plain[t] for t in part.outputs],
+        nodes=[
+            Node(n.op, [plain[t] for t in n.inputs], [plain[t] for t in n.outputs], n.attrs, n.name)
+            for n in part.nodes
+        ],
+        types={plain[t]: type_ for t, type_ in part.types.items()},
+        constants={plain[t]: value for t, value in part.constants.items()},
+    )
+
+
+def _imported(model, nodes: list[Node]) -> tvm.IRModule:
     from tvm.relax.frontend.onnx import from_onnx
 
     names = ", ".join(f"{node.op} ({node.name})" for node in nodes[:8])
@@ -133,6 +149,10 @@ def _bind_outputs(context: Context, part: Graph, values: dict, wanted: list, lay
         if operand.name in program.constants or operand.name in program.inputs:
             raise UnsupportedOperatorError(f"output {tensor!r} does not depend on a computation")
         type_ = part.types[tensor]
+        if (operand.shape, operand.dtype) != (type_.shape, type_.dtype):
+            raise UnsupportedOperatorError(
+                f"the importer makes {operand.dtype}{list(operand.shape)} of {type_} in {layer}"
+            )
         target, plain, stored = context.declare(tensor), model_order(type_), storage_order(type_)
         if same_bytes(type_.shape, plain, stored):
             program.aliases[tensor] = operand.name

@@ -1,0 +1,28 @@
+"""What lies between a float region and the program around it: names, shapes, constants."""
+
+import numpy as np
+import pytest
+
+import whole
+from whole import Model, codes
+
+pytestmark = pytest.mark.isa(whole.LEVEL)
+
+
+def test_names_that_are_no_identifiers() -> None:
+    """TVM's importer warns of them, and warnings are errors."""
+    m = Model(**{"layer.1/x:0": np.array([-1, 2], np.float32)})
+    m.check(m.op("Exp", m.op("Relu", "layer.1/x:0")))
+
+
+def test_scalar_constant_stays_a_scalar() -> None:
+    """A kernel checks how many axes its arguments have."""
+    m = Model(x=codes(6))
+    m.check(m.op("Mul", m.op("Cast", "x", to=1), m.constant(0.5, np.float32)))
+
+
+def test_region_between_integer_operators() -> None:
+    m = Model(x=codes(1, 8, 4, 4))
+    a = m.dequantize(m.quantize(m.op("Relu", m.dequantize("x", 1, 100)), 1, 9), 1, 9)
+    b = m.op("Sub", a, m.op("ReduceMax", a, m.constant([1]), keepdims=1))
+    m.check(m.quantize(m.op("Relu", m.dequantize(m.quantize(b, 1, 200), 1, 200)), 2, 3))
