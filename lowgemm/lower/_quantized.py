@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lowgemm import schedules, topi
+from lowgemm import reference, schedules, topi
 from lowgemm.graph import Node, TensorType
 from lowgemm.lower._context import NHWC, Context, arranged, model_order, storage_order
 from lowgemm.lower._layout import declare_written, in_model_order, store_written
@@ -335,10 +335,9 @@ def _resize(context: Context, node: Node) -> None:
     program, graph, attrs = context.program, context.graph, node.attrs
     q = program.operand(node.inputs[0])
     out = context.declare(node.outputs[0])
-    logical = graph.types[node.inputs[0]].shape
-    scales = list(attrs.get("scales") or ()) or [None] * 4
+    shapes = [graph.types[tensor].shape for tensor in (node.inputs[0], node.outputs[0])]
     maps = [
-        nearest_index(logical[a], graph.types[node.outputs[0]].shape[a], scales[a], attrs)
+        reference.nearest_index(attrs, shapes[0][a], shapes[1][a], attrs["scales"][a])
         for a in (2, 3)
     ]
     key = (q.shape, (out.shape[1], out.shape[2]), q.dtype)
@@ -347,31 +346,8 @@ def _resize(context: Context, node: Node) -> None:
         key,
         lambda: schedules.schedule_elementwise(topi.qresize(*key), 32, uniform=q.shape[3]),
     )
-    args = [q, program.constant(maps[0]), program.constant(maps[1]), out]
+    args = [q, *(program.constant(index.astype(np.int32)) for index in maps), out]
     program.call(symbol, args, node.name, f"qresize_{context.target.level}")
-
-
-def nearest_index(size: int, out_size: int, scale: float | None, attrs: dict) -> np.ndarray:
-    """ONNX Resize, nearest: the input index of each output index along one axis, int32."""
-    out = np.arange(out_size, dtype=np.float64)
-    ratio = float(scale) if scale else out_size / size
-    mode = attrs.get("coordinate_transformation_mode", "half_pixel")
-    if mode == "asymmetric":
-        x = out / ratio
-    elif mode == "align_corners":
-        x = out * (size - 1) / (out_size - 1) if out_size > 1 else np.zeros(1)
-    elif mode == "pytorch_half_pixel" and out_size == 1:
-        x = np.zeros(1)
-    else:
-        x = (out + 0.5) / ratio - 0.5
-    rounding = attrs.get("nearest_mode", "round_prefer_floor")
-    index = {
-        "round_prefer_floor": lambda v: np.ceil(v - 0.5),
-        "round_prefer_ceil": lambda v: np.floor(v + 0.5),
-        "floor": np.floor,
-        "ceil": np.ceil,
-    }[rounding](x)
-    return np.clip(index, 0, size - 1).astype(np.int32)
 
 
 def _qmove(context: Context, node: Node) -> None:

@@ -104,7 +104,7 @@ def _fold_scalars(graph: Graph) -> None:
 
 
 def _quantize_before_moving(graph: Graph) -> None:
-    """op -> Reshape -> QuantizeLinear becomes op -> QuantizeLinear -> QMove, so that the operator can be an integer one.
+    """op -> Reshape -> QuantizeLinear becomes op -> QuantizeLinear -> QMove: then the operator can be an integer one.
 
     Data movement does not look at values, so quantizing commutes with it (if the parameters are per tensor).
     """
@@ -290,10 +290,11 @@ class _Fuser:
                 self.graph.constants[t].size if t in self.graph.constants else None
                 for t in node.inputs
             ]
-            if sizes[1] == 1 and sizes[0] is None:
-                return node.inputs[0]
-            if sizes[0] == 1 and sizes[1] is None:
-                return node.inputs[1]
+            for operand, constant in ((0, 1), (1, 0)):
+                if sizes[constant] == 1 and sizes[operand] is None:
+                    # A constant of more axes than the operand gives them to the result.
+                    types = [self.graph.types[t] for t in (node.inputs[operand], node.output)]
+                    return node.inputs[operand] if types[0].rank == types[1].rank else None
         return None
 
     def _table(
@@ -344,9 +345,14 @@ class _Fuser:
             return Node("QMaxPool", node.inputs[:1], node.outputs[:1], attrs, node.name)
         if node.op == "Concat" and not any(t in self.graph.constants for t in node.inputs):
             return Node("QConcat", list(node.inputs), list(node.outputs), attrs, node.name)
-        if node.op == "Resize" and rank == 4 and attrs.get("mode", "nearest") == "nearest":
+        if node.op == "Resize" and self._resizes_pixels(node):
             return Node("QResize", node.inputs[:1], list(node.outputs), attrs, node.name)
         return None
+
+    def _resizes_pixels(self, node: Node) -> bool:
+        """Whether a Resize takes nearest elements along the rows and columns of a map, and of nothing else."""
+        before, after = (self.graph.types[t].shape for t in (node.inputs[0], node.output))
+        return len(before) == 4 and before[:2] == after[:2] and node.attrs["mode"] == "nearest"
 
     def _ends_quantized(self, node: Node) -> bool:
         """Whether `_quantize` will take the operator: a clamp chain of single uses that ends in QuantizeLinear."""
@@ -369,10 +375,8 @@ class _Fuser:
             return self._convolution(node, output, out, clamp)
         if out is None or clamp is None:
             return None
-        varying = [t for t in node.inputs if t and t not in self.graph.constants]
-        if node.op in ("Resize",):
-            varying = [node.inputs[0]]
-        sources = [self._dequantized(t) for t in varying]
+        # All inputs, since parameters are attributes: a constant among them is an operand that no integer operator has.
+        sources = [self._dequantized(t) for t in node.inputs]
         if not sources or any(s is None for s in sources):
             return None
         tensors = [s[0] for s in sources if s]
@@ -380,7 +384,7 @@ class _Fuser:
         attrs = {**node.attrs, "in": tuple(params), "out": out, "low": clamp[0], "high": clamp[1]}
         shapes = [self.graph.types[t].shape for t in tensors]
         op = None
-        if node.op in ("Add", "Mul") and len(tensors) == 2 and len(node.inputs) == 2:
+        if node.op in ("Add", "Mul") and len(tensors) == 2:
             if shapes[0] == shapes[1]:
                 op = f"Q{node.op}"
             elif node.op == "Mul" and _per_channel(shapes[0], shapes[1]):
@@ -402,8 +406,8 @@ class _Fuser:
                     )
         elif node.op == "Concat":
             op = "QConcat"
-        elif node.op == "Resize" and params[0] == out and attrs.get("mode", "nearest") == "nearest":
-            op = "QResize" if len(shapes[0]) == 4 else None
+        elif node.op == "Resize" and params[0] == out and self._resizes_pixels(node):
+            op = "QResize"
         elif node.op in _MOVES and params[0] == out:
             op = "QMove"
             attrs["op"] = node.op
@@ -655,6 +659,8 @@ def _fuse_residuals(graph: Graph) -> None:
                 and conv.attrs["out"] is not None
                 and len(uses[conv.output]) == 1
                 and conv.output not in graph.outputs
+                # The fused sum takes the codes as the convolution made them: with its zero point.
+                and conv.attrs["out"].zero_point == add.attrs["in"][side].zero_point
                 and add.inputs[0] != add.inputs[1]
                 and graph.types[add.inputs[1 - side]].rank == 4
                 and (other is None or order[id(other)] < order[id(conv)])

@@ -30,8 +30,9 @@ def round_clamped_int(value, low, high):
 
 
 def _shifted(value, low, high):
-    # As an FMA by 1, because TVM would cancel a constant that is added and subtracted; LLVM makes an addition of it.
-    return _fma(tirx.max(tirx.min(value, high), low), f32(1.0), f32(_TO_INTEGER))
+    # NaN compares false, which takes the second operand of the maximum: the least code, as `quant` has it.
+    # An FMA by 1, because TVM would cancel a constant that is added and subtracted; LLVM makes an addition of it.
+    return _fma(tirx.min(tirx.max(value, low), high), f32(1.0), f32(_TO_INTEGER))
 
 
 def product(a, b):

@@ -108,11 +108,11 @@ def qpool(
     ry = te.reduce_axis((0, kernel[0]), "ry")
     rx = te.reduce_axis((0, kernel[1]), "rx")
     top, left, bottom, right = pads
-    guarded = (
-        any(pads)
-        or (out_hw[0] - 1) * strides[0] + kernel[0] > h
-        or (out_hw[1] - 1) * strides[1] + kernel[1] > w
-    )
+    reach = [
+        (out - 1) * stride + (size - 1) * dilation + 1
+        for out, stride, size, dilation in zip(out_hw, strides, kernel, dilations, strict=True)
+    ]
+    guarded = any(pads) or reach[0] > h or reach[1] > w
 
     def element(n_, y, x, c_, outside, convert):
         iy = y * strides[0] + ry * dilations[0] - top

@@ -11,7 +11,9 @@ import numpy as np
 import onnx
 import pytest
 
-from lowgemm import frontend, passes, reference
+from lowgemm import frontend, lower, passes, reference
+from lowgemm.errors import UnsupportedOperatorError
+from lowgemm.targets import LEVELS
 
 import kernels
 from onnx_models import model, node
@@ -236,7 +238,7 @@ OPERANDS = {
         n("Relu", "C", "R"), ("R", 0.25, 90), n("Add", "Z Rq", "A"), n("Relu", "A"), codes=XZ,
     ),
     "residual-dequantized-otherwise": conv(
-        ("C", 0.25, 90, (0.5, 40)), n("Add", "Cq Z"), codes=XZ,
+        ("C", 0.25, 90, (0.5, 40)), n("Add", "Cq Z"), codes=XZ, ops=("QConv", "QAdd"),
     ),
     "residual-of-two-convs": conv(
         ("C", 0.25, 90),
@@ -391,13 +393,6 @@ def compare(island: Island) -> list[str]:
 
 
 # What is wrong at present; the mark goes with the defect.
-DEFECTS = {
-    "residual-dequantized-otherwise": "the fused sum takes the convolution's zero point for its own",
-    "concat-with-a-constant": "the constant is dropped",
-    "constant-of-higher-rank": "the table's result is taken for a map",
-    "resize-of-channels": "the kernel resizes rows and columns only",
-    "matmul-of-four-axes": "the activation lies in NHWC order",
-}
 UNUSUAL = {
     "residual-of-depthwise": Island(
         *(lambda parts: (parts[0], ["QConv"]))(
@@ -418,12 +413,6 @@ UNUSUAL = {
         constants={"k": np.full((1, 1, 1, 1), 2, np.float32)},
         codes={"x": (kernels.full_range(RNG, (2, 3, 4), "uint8"), (0.5, 128))},
     ),
-    "resize-of-channels": unary(
-        n("Resize", "X - sc", mode="nearest"),
-        ops=["Dequantize", "Resize", "Quantize"],
-        constants={"sc": np.array([1, 2, 2, 2], np.float32)},
-        **SAME,
-    ),
     "matmul-of-four-axes": Island(
         [n("MatMul", "X W")],
         ["QConv"],
@@ -433,23 +422,27 @@ UNUSUAL = {
 }
 
 
-def marked(name: str):
-    if name not in DEFECTS:
-        return name
-    return pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=DEFECTS[name]))
-
-
 @pytest.mark.isa("avx2")
-@pytest.mark.parametrize("name", [marked(name) for name in ISLANDS])
+@pytest.mark.parametrize("name", ISLANDS)
 def test_island(name: str) -> None:
     assert compare(ISLANDS[name]) == ISLANDS[name].ops
 
 
 @pytest.mark.isa("avx2")
-@pytest.mark.parametrize("name", [marked(name) for name in UNUSUAL])
+@pytest.mark.parametrize("name", UNUSUAL)
 def test_what_looks_like_an_island(name: str) -> None:
     """The result is right; which operators compute it is not settled."""
     compare(UNUSUAL[name])
+
+
+def test_resize_of_channels_is_refused() -> None:
+    """Neither the integer operator nor TVM's importer computes it."""
+    scales = {"sc": np.array([1, 2, 2, 2], np.float32)}
+    island = unary(n("Resize", "X - sc", mode="nearest"), constants=scales, **SAME)
+    fused = passes.fuse_quantized(frontend.load_onnx(island.model()))
+    assert [each.op for each in fused.nodes] == ["Dequantize", "Resize", "Quantize"]
+    with pytest.raises(UnsupportedOperatorError, match="the_Resize"):
+        lower.lower(fused, LEVELS["avx2"], 1)
 
 
 @pytest.mark.isa("avx2")
