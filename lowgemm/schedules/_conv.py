@@ -85,7 +85,8 @@ def default_conv_config(shape: ConvShape, target: CpuTarget, threads: int = 1) -
     lanes = target.lanes
     if lanes == 16 and group_out % 16 and group_out % 16 <= 8:
         lanes = 8
-    panels = -(-group_out // lanes)
+    packing = ConvPacking.of(shape, dot_layout(target, lanes))
+    panels = packing.panels // packing.groups
     rows, columns, vectors = _register_tile(shape, target, panels)
     pixels = shape.out_height * shape.out_width
     weights = (
@@ -151,9 +152,10 @@ def schedule_qconv2d(
     """Schedule `topi.qconv2d`'s function around the broadcast dot product.
 
     Raises:
-        ValueError: the configuration does not fit the target's registers.
+        ValueError: the configuration does not fit the target's registers, or does not divide the shape.
     """
     config.check(target)
+    _check_division(shape, packing, config)
     dot = intrin.broadcast_dot(target, config.lanes, form.widen)
     lanes, depth = dot.lanes, dot.depth
     sch = s_tir.Schedule(func)
@@ -201,6 +203,15 @@ def schedule_qconv2d(
         sch.unroll(loop)
     sch.tensorize(al, dot.name)
     return sch.mod["main"]
+
+
+def _check_division(shape: ConvShape, packing: ConvPacking, config: ConvConfig) -> None:
+    """Refuse what would leave predicates in the inner loop, which no instruction takes."""
+    if packing.panels % config.vectors:
+        raise ValueError(f"{config}: {config.vectors} vectors do not divide {packing.panels}")
+    tile_rows = -(-shape.out_height // config.rows)
+    if config.order == "rows" and tile_rows % config.block:
+        raise ValueError(f"{config}: blocks of {config.block} do not divide {tile_rows} rows")
 
 
 def _vectorize_output(sch, shape, form, yi, xi, pi, lane, lanes) -> None:
