@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lowgemm.graph import Node
+from lowgemm.packing import ConvShape
 from lowgemm.passes import Quantization
 from lowgemm.quant import requantize
 from lowgemm.reference import conv2d_i32, gemm_i32
@@ -34,6 +35,16 @@ class Conv:
     @property
     def w(self) -> tuple[int, int, int, int]:
         return (self.out, self.x[1] // self.group, *self.kernel)
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """`(n, out, h, w)`, or `(rows, out)`."""
+        if self.gemm:
+            return (self.x[0], self.out)
+        batch, channels, height, width = self.x
+        size = (batch, height, width, channels, self.out)
+        shape = ConvShape(*size, self.kernel, self.strides, self.pads, self.dilations, self.group)
+        return (self.x[0], self.out, shape.out_height, shape.out_width)
 
     def accumulate(self, x: np.ndarray, w: np.ndarray, x_point: int) -> np.ndarray:
         """The exact sums, int32 `(n, out, h, w)` or `(rows, out)`."""

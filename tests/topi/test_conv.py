@@ -23,6 +23,7 @@ CONVOLUTIONS = {
     "depth-no-multiple-of-4": Conv((1, 5, 6, 7), 16),
     "depth-1": Conv((1, 1, 9, 7), 16, (3, 3), pads=(1, 1, 1, 1)),
     "8-outputs": Conv((1, 8, 6, 7), 8, (3, 3), pads=(1, 1, 1, 1)),
+    "9-outputs": Conv((1, 4, 3, 2), 9),
     "13-outputs": Conv((1, 8, 6, 7), 13, (3, 3), pads=(1, 1, 1, 1)),
     "1-output": Conv((1, 8, 6, 7), 1, (3, 3), pads=(1, 1, 1, 1)),
     "40-outputs": Conv((1, 8, 6, 7), 40),
@@ -30,6 +31,7 @@ CONVOLUTIONS = {
     "groups-merged": Conv((1, 32, 6, 7), 32, (3, 3), pads=(1, 1, 1, 1), group=8),
     "groups-all-merged": Conv((1, 9, 6, 7), 15, (3, 3), pads=(1, 1, 1, 1), group=3),
     "groups-1x1": Conv((1, 24, 6, 7), 48, group=3),
+    "groups-of-17-outputs": Conv((1, 4, 3, 5), 34, group=2),
     "batch-of-3": Conv((3, 8, 6, 7), 16, (3, 3), pads=(1, 1, 1, 1)),
     "one-pixel-within-padding": Conv((1, 8, 1, 1), 16, (3, 3), pads=(1, 1, 1, 1)),
     "weights-larger-than-image": Conv((1, 64, 4, 5), 48, (3, 3), pads=(1, 1, 1, 1)),
@@ -84,9 +86,25 @@ RESIDUALS = ("conv-1x1-few-pixels", "conv-3x3-padded", "conv-13-outputs")
 FLOATS = ("conv-3x3-padded", "conv-13-outputs", "depthwise-19-channels", "gemm-one-row-10-outputs")
 
 
+# What is wrong at present, by case and level; the mark goes with the defect.
+DEFECTS = {
+    "conv-groups-of-17-outputs": (
+        "the tile is chosen for other panels than merged groups have",
+        ("avx2", "avx_vnni", "avx512", "avx512_vnni"),
+    ),
+    "conv-9-outputs": (
+        "LLVM stores four bytes for a masked store of one",
+        ("avx512", "avx512_vnni"),
+    ),
+}
+
+
 @pytest.mark.parametrize("case", ALL)
 @pytest.mark.parametrize("level", isas())
-def test_u8(level: str, case: str) -> None:
+def test_u8(level: str, case: str, request: pytest.FixtureRequest) -> None:
+    reason, levels = DEFECTS.get(case, ("", ()))
+    if level in levels:
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     check(ALL[case], level)
 
 

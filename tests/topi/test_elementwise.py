@@ -127,8 +127,10 @@ def pool_sums(x: np.ndarray, attrs: dict, filler: int):
     return out
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int8"])
-@pytest.mark.parametrize("case", POOLS)
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    [*((case, "uint8") for case in POOLS), ("3x3-padded", "int8"), ("1x3-of-5-channels", "int8")],
+)
 @pytest.mark.parametrize("level", isas())
 def test_max_pool(level: str, case: str, dtype: str) -> None:
     shape, attrs = POOLS[case]
@@ -207,7 +209,6 @@ def test_resize(level: str, mode: str) -> None:
 
 CONCATS = {
     "channels": (1, [(1, 16, 3, 5), (1, 3, 3, 5), (1, 32, 3, 5)]),
-    "rows": (2, [(1, 8, 2, 5), (1, 8, 3, 5)]),
     "columns": (3, [(2, 8, 3, 4), (2, 8, 3, 1)]),
     "batch": (0, [(1, 8, 3, 5), (2, 8, 3, 5)]),
     "last-of-two-axes": (-1, [(3, 7), (3, 64)]),
@@ -234,7 +235,7 @@ def test_concat_brings_operands_to_one_scale(level: str, case: str) -> None:
 
 
 # Below one vector, whole vectors of both widths, and a rest behind them.
-@pytest.mark.parametrize("size", [1, 31, 64, 4096, 5003])
+@pytest.mark.parametrize("size", [1, 31, 4096, 5003])
 @pytest.mark.parametrize(("source", "target"), [("uint8", "uint8"), ("int8", "uint8")])
 @pytest.mark.parametrize("level", isas())
 def test_lookup(level: str, source: str, target: str, size: int) -> None:
@@ -250,8 +251,7 @@ def test_lookup(level: str, source: str, target: str, size: int) -> None:
 
 
 # Maps change their order, the others keep it; one pixel and one channel are both.
-SHAPES = [(300,), (5, 19), (2, 3, 7), (1, 19, 5, 6), (2, 16, 4, 4), (1, 3, 8, 20), (1, 24, 1, 1)]
-SHAPES += [(1, 1, 5, 7)]
+SHAPES = [(300,), (2, 3, 7), (2, 19, 5, 6), (1, 3, 8, 20), (1, 24, 1, 1), (1, 1, 5, 7)]
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
@@ -259,21 +259,22 @@ SHAPES += [(1, 1, 5, 7)]
 def test_quantize_and_dequantize(level: str, dtype: str) -> None:
     """Halves of the scale are ties; values far outside saturate."""
     rng = np.random.default_rng(7)
-    for shape, point in zip(SHAPES, itertools.cycle(POINTS[dtype])):
+    nodes, inputs, outputs, expected = [], {}, {}, {}
+    for index, (shape, point) in enumerate(zip(SHAPES, itertools.cycle(POINTS[dtype]))):
         params = Quantization(0.25, point, dtype)
         halves = rng.integers(-600, 600, shape) * np.float32(0.125)
         x = np.where(rng.random(shape) < 0.1, rng.normal(size=shape) * 1e30, halves)
-        x = x.astype(np.float32)
-        codes = full_range(rng, shape, dtype)
-        inputs = {"x": x, "q": codes}
-        nodes = [
-            Node("Quantize", ["x"], ["xq"], {"params": params}, "quantize"),
-            Node("Dequantize", ["q"], ["qx"], {"params": params}, "dequantize"),
-        ]
-        outputs = {"xq": (shape, dtype), "qx": (shape, "float32")}
-        got = kernels.run(kernels.graph_of(nodes, inputs, outputs), level, inputs)
-        assert np.array_equal(got["xq"], quantize_linear(x, 0.25, point, dtype)), shape
-        assert np.array_equal(got["qx"], dequantize_linear(codes, 0.25, point)), shape
+        x, codes = x.astype(np.float32), full_range(rng, shape, dtype)
+        there, back = f"quantized{index}", f"real{index}"
+        nodes.append(Node("Quantize", [f"x{index}"], [there], {"params": params}, there))
+        nodes.append(Node("Dequantize", [f"q{index}"], [back], {"params": params}, back))
+        inputs.update({f"x{index}": x, f"q{index}": codes})
+        outputs.update({there: (shape, dtype), back: (shape, "float32")})
+        expected[there] = quantize_linear(x, 0.25, point, dtype)
+        expected[back] = dequantize_linear(codes, 0.25, point)
+    got = kernels.run(kernels.graph_of(nodes, inputs, outputs), level, inputs)
+    for name, want in expected.items():
+        assert np.array_equal(got[name], want), name
 
 
 @pytest.mark.parametrize("level", isas())
