@@ -225,6 +225,9 @@ def _vectorize_output(sch, shape, form, yi, xi, pi, lane, lanes) -> None:
         sch.unroll(loop)
     if whole:
         sch.vectorize(lane)
+    else:
+        # Not left to LLVM's vectorizer, whose masked store of a tail of one byte writes four (seen with LLVM 22).
+        sch.unroll(lane)
 
 
 def _place_stage(sch, shape, config, block) -> None:
