@@ -1,4 +1,4 @@
-"""Configurations count what the packing makes of a shape, and one that does not divide it is refused."""
+"""A configuration that does not divide the shape is refused."""
 
 from dataclasses import replace
 
@@ -9,18 +9,8 @@ from lowgemm.packing import ConvPacking, ConvShape
 from lowgemm.schedules import ConvConfig
 from lowgemm.targets import LEVELS
 
-from conv_check import Conv, check
-from isa import isas
-
 TARGET = LEVELS["avx_vnni"]
 GOOD = ConvConfig(1, 4, 1, 8, 1, "rows", 1, widen=False)
-
-
-@pytest.mark.parametrize("level", isas())
-@pytest.mark.parametrize(("out", "group"), [(34, 2), (36, 4), (15, 3)])
-def test_groups_that_share_a_block(level: str, out: int, group: int) -> None:
-    """17 outputs a group are 3 panels of 8, but 34 in one block are 5."""
-    check(Conv((1, 4 * group, 2, 3), out, group=group), level, kinds=("random",))
 
 
 @pytest.mark.parametrize("bad", [replace(GOOD, vectors=2), replace(GOOD, block=3)], ids=str)

@@ -82,29 +82,13 @@ FORMS = (
     "gemm-one-row-depth-37",
     "gemm-17-rows",
 )
-RESIDUALS = ("conv-1x1-few-pixels", "conv-3x3-padded", "conv-13-outputs")
+RESIDUALS = ("conv-1x1-few-pixels", "conv-3x3-padded", "conv-9-outputs")
 FLOATS = ("conv-3x3-padded", "conv-13-outputs", "depthwise-19-channels", "gemm-one-row-10-outputs")
-
-
-# What is wrong at present, by case and level; the mark goes with the defect.
-DEFECTS = {
-    "conv-groups-of-17-outputs": (
-        "the tile is chosen for other panels than merged groups have",
-        ("avx2", "avx_vnni", "avx512", "avx512_vnni"),
-    ),
-    "conv-9-outputs": (
-        "LLVM stores four bytes for a masked store of one",
-        ("avx512", "avx512_vnni"),
-    ),
-}
 
 
 @pytest.mark.parametrize("case", ALL)
 @pytest.mark.parametrize("level", isas())
-def test_u8(level: str, case: str, request: pytest.FixtureRequest) -> None:
-    reason, levels = DEFECTS.get(case, ("", ()))
-    if level in levels:
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+def test_u8(level: str, case: str) -> None:
     check(ALL[case], level)
 
 
