@@ -50,8 +50,6 @@ class OnnxRuntime(Engine):
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # Its workers otherwise spin on after a run, on the core of whoever is timed next.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
         if exact:
             options.add_session_config_entry("session.x64quantprecision", "1")
         self._session = onnxruntime.InferenceSession(

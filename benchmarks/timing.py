@@ -6,8 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# After another contestant's turn: its workers stop spinning, and the caches fill again unmeasured.
+# Workers of some engines spin on for tens of milliseconds after a run, on the core of whoever is
+# timed next. This is how long to look whether any still do, and when to stop hoping.
 _PAUSE_SECONDS = 0.003
+_QUIET_SHARE = 0.2
+_MOST_SETTLING_SECONDS = 0.5
+# After another contestant's turn the caches fill again, unmeasured.
 _WARM_UP = 2
 # One turn is long enough that going round costs little, short enough for many rounds.
 _TURN_SECONDS = 0.03
@@ -66,7 +70,7 @@ def interleaved(
     while rounds < _MIN_ROUNDS or time.perf_counter() < deadline:
         for name in order:
             turn = contestants[name]
-            time.sleep(_PAUSE_SECONDS)
+            _settle()
             turn(_WARM_UP)
             if before_run:
                 before_run()
@@ -74,6 +78,15 @@ def interleaved(
         order.append(order.pop(0))  # nobody always follows the same one
         rounds += 1
     return {name: Times.of(taken) for name, taken in samples.items()}
+
+
+def _settle() -> None:
+    """Wait until no thread of this process computes anything."""
+    for _ in range(round(_MOST_SETTLING_SECONDS / _PAUSE_SECONDS)):
+        used = time.process_time()
+        time.sleep(_PAUSE_SECONDS)
+        if time.process_time() - used < _QUIET_SHARE * _PAUSE_SECONDS:
+            break
 
 
 def _turn_length(turn: Contestant) -> int:

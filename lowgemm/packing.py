@@ -114,7 +114,7 @@ class ConvPacking:
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
         """Pack `weight` `(out, in / groups, kernel_h, kernel_w)` into `packed_shape`, same dtype."""
-        out, per_group, kernel_h, kernel_w = weight.shape
+        _, per_group, kernel_h, kernel_w = weight.shape
         dense = np.zeros(
             (self.groups, self.group_out, kernel_h, kernel_w, self.group_in), weight.dtype
         )
@@ -153,19 +153,57 @@ class ConvPacking:
         return out.reshape(-1)
 
 
-def pack_depthwise(weight: np.ndarray, layout: DotLayout) -> np.ndarray:
-    """Pack a depthwise filter `(channels, 1, kernel_h, kernel_w)` into `(row groups, kernel_w, padded channels, d)`.
+@dataclass(frozen=True)
+class DepthwisePacking:
+    """The order in which depthwise kernels hold channels and pixels.
 
-    `d` vertically adjacent taps form one dot-product group; rows beyond the filter are zero.
+    A block is what the bytes of one vector hold, in 16-byte chunks: consecutive channels, at one pixel of each of
+    `segments` equal parts of a row (so that few channels fill a vector, too). Interleaving four rows of bytes (vpunpck)
+    leaves in vector `j` the bytes `16 k + 4 j + q` at lane `4 k + q`, because it works within 16 bytes, and narrowing
+    four vectors of results (vpack) puts them back in order. So everything that is held for each channel has the axes
+    `[block][j][k][q]`, where the chunk `k` counts segments outside and chunks of channels inside.
     """
-    channels, _, kernel_h, kernel_w = weight.shape
-    depth = layout.depth
-    groups = -(-kernel_h // depth)
-    padded = -(-channels // layout.lanes) * layout.lanes
-    rows = np.zeros((groups * depth, kernel_w, padded), weight.dtype)
-    rows[:kernel_h, :, :channels] = weight[:, 0].transpose(1, 2, 0)
-    split = rows.reshape(groups, depth, kernel_w, padded)
-    return np.ascontiguousarray(split.transpose(0, 2, 3, 1))
+
+    layout: DotLayout
+    segments: int = 1
+
+    @property
+    def chunks(self) -> int:
+        """16-byte chunks of a vector: the extent of `k`."""
+        return self.layout.lanes // 4
+
+    @property
+    def channels(self) -> int:
+        """Channels of a block."""
+        return 4 * self.layout.lanes // self.segments
+
+    def blocks(self, channels: int) -> int:
+        """Blocks that hold `channels`."""
+        return -(-channels // self.channels)
+
+    def pack_channels(self, values: np.ndarray) -> np.ndarray:
+        """`values` `(..., channels)`, one for each channel, as `(..., blocks, 4, chunks, 4)`; zero beyond the last."""
+        *outer, channels = values.shape
+        blocks = self.blocks(channels)
+        padded = np.zeros((*outer, blocks * self.channels), values.dtype)
+        padded[..., :channels] = values
+        split = padded.reshape(*outer, blocks, self.chunks // self.segments, 4, 4)
+        ordered = np.swapaxes(split, -3, -2)
+        return np.concatenate([ordered] * self.segments, axis=-2)
+
+    def pack(self, weight: np.ndarray) -> np.ndarray:
+        """Pack a filter `(channels, 1, kernel_h, kernel_w)` into `(row groups, kernel_w, blocks, 4, chunks, 4, d)`.
+
+        `d` vertically adjacent taps form one dot-product group; rows beyond the filter are zero.
+        """
+        channels, _, kernel_h, kernel_w = weight.shape
+        depth = self.layout.depth
+        groups = -(-kernel_h // depth)
+        rows = np.zeros((groups * depth, kernel_w, channels), weight.dtype)
+        rows[:kernel_h] = weight[:, 0].transpose(1, 2, 0)
+        packed = self.pack_channels(rows)
+        split = packed.reshape(groups, depth, *packed.shape[1:])
+        return np.ascontiguousarray(np.moveaxis(split, 1, -1))
 
 
 def word_element(word, index, depth: int):

@@ -18,7 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "quant": {"errors"},
     "targets": {"errors"},
     "packing": {"errors", "quant", "targets"},
-    "intrin": {"errors", "quant", "targets", "packing"},
+    "intrin": {"errors", "quant", "targets", "packing", "topi"},
     "topi": {"errors", "graph", "quant", "packing"},
     "schedules": {"errors", "quant", "targets", "packing", "intrin", "topi"},
     "reference": {"errors", "graph", "quant"},

@@ -5,8 +5,8 @@ Two forms of one instruction:
     broadcast   C[i] += sum_k A[k]    * B[i, k]     GEMM and convolution: one activation group against `lanes` outputs
     lanewise    C[i] += sum_k A[i].k * B[i, k]      depthwise: every lane has its own channel
 
-In the lanewise form A[i] is one 32-bit word that holds the `depth` operands of a lane, the first in the lowest bits: so
-the code that interleaves rows can work on vectors of words.
+In the lanewise form A[i] is one 32-bit word that holds the `depth` operands of a lane, the first in the lowest bits,
+and the lanes have two axes, 16-byte chunks and words in them (see `packing.DepthwisePacking`).
 
 Levels with VNNI multiply u8 by s8 and sum four products (vpdpbusd). The others widen both operands to 16 bits and sum
 two (vpmaddwd), which is exact for every 8-bit operand; vpmaddubsw, which saturates, is not used.
@@ -81,20 +81,23 @@ def _desc(dot: Dot, broadcast: bool):
                         vi, vk = T.axis.remap("SR", [i, k])
                         C[vi] = C[vi] + T.cast(A[vk], "int32") * T.cast(B[vi, vk], "int32")
 
+    chunks = lanes // 4
+
     @T.prim_func(s_tir=True)
     def lanewise_desc(
-        A: T.Buffer((lanes,), "int32", offset_factor=1),
-        B: T.Buffer((lanes, depth), rhs, offset_factor=1),
-        C: T.Buffer((lanes,), "int32", offset_factor=1, scope="local"),
+        A: T.Buffer((chunks, 4), "int32", offset_factor=1),
+        B: T.Buffer((chunks, 4, depth), rhs, offset_factor=1),
+        C: T.Buffer((chunks, 4), "int32", offset_factor=1, scope="local"),
     ) -> None:
         with T.sblock("root"):
-            T.reads(C[0:lanes], A[0:lanes], B[0:lanes, 0:depth])
-            T.writes(C[0:lanes])
-            for i in T.serial(0, lanes):
-                for k in T.serial(0, depth):
-                    with T.sblock("update"):
-                        vi, vk = T.axis.remap("SR", [i, k])
-                        C[vi] = C[vi] + word_element(A[vi], vk, depth) * T.cast(B[vi, vk], "int32")
+            T.reads(C[0:chunks, 0:4], A[0:chunks, 0:4], B[0:chunks, 0:4, 0:depth])
+            T.writes(C[0:chunks, 0:4])
+            for k, q, i in T.grid(chunks, 4, depth):
+                with T.sblock("update"):
+                    vk, vq, vi = T.axis.remap("SSR", [k, q, i])
+                    C[vk, vq] = C[vk, vq] + word_element(A[vk, vq], vi, depth) * T.cast(
+                        B[vk, vq, vi], "int32"
+                    )
 
     return broadcast_desc if broadcast else lanewise_desc
 
@@ -140,19 +143,21 @@ def _impl(dot: Dot, vnni: bool, broadcast: bool):
                 B.vload([0, 0], dtype=rhs_vector),
             )
 
+    chunks = lanes // 4
+
     @T.prim_func(s_tir=True)
     def lanewise_impl(
-        A: T.Buffer((lanes,), "int32", offset_factor=1),
-        B: T.Buffer((lanes, depth), rhs, offset_factor=1),
-        C: T.Buffer((lanes,), "int32", offset_factor=1, scope="local"),
+        A: T.Buffer((chunks, 4), "int32", offset_factor=1),
+        B: T.Buffer((chunks, 4, depth), rhs, offset_factor=1),
+        C: T.Buffer((chunks, 4), "int32", offset_factor=1, scope="local"),
     ) -> None:
         with T.sblock("root"):
-            T.reads(C[0:lanes], A[0:lanes], B[0:lanes, 0:depth])
-            T.writes(C[0:lanes])
-            C[T.ramp(T.int32(0), 1, lanes)] = accumulate(
-                C.vload([0], dtype=acc_vector),
-                T.reinterpret(A.vload([0], dtype=acc_vector), dtype=lhs_vector),
-                B.vload([0, 0], dtype=rhs_vector),
+            T.reads(C[0:chunks, 0:4], A[0:chunks, 0:4], B[0:chunks, 0:4, 0:depth])
+            T.writes(C[0:chunks, 0:4])
+            C[0, T.ramp(T.int32(0), 1, lanes)] = accumulate(
+                C.vload([0, 0], dtype=acc_vector),
+                T.reinterpret(A.vload([0, 0], dtype=acc_vector), dtype=lhs_vector),
+                B.vload([0, 0, 0], dtype=rhs_vector),
             )
 
     return broadcast_impl if broadcast else lanewise_impl

@@ -9,7 +9,7 @@ from lowgemm.graph import Node, TensorType
 from lowgemm.lower._context import NHWC, Context, arranged, model_order, storage_order
 from lowgemm.lower._layout import declare_written, in_model_order, store_written
 from lowgemm.lower._program import Operand
-from lowgemm.packing import ConvPacking, ConvShape, DotLayout, pack_depthwise
+from lowgemm.packing import ConvPacking, ConvShape
 from lowgemm.passes import Quantization, add_ratios, mul_ratio
 
 _LETTER = {"uint8": "u8", "int8": "s8", "float32": "f32"}
@@ -81,7 +81,7 @@ def _conv(context: Context, node: Node) -> None:
     args = [
         Operand(source.name, (flat.batch, flat.height, flat.width * flat.in_channels), in_dtype),
         program.constant(packing.pack(weight)),
-        program.constant(packing.pad_channels(_bias(attrs, layout))),
+        program.constant(packing.pad_channels(_bias(attrs, flip=layout.lhs == "uint8"))),
         program.constant(packing.pad_channels(attrs["scale"])),
     ]
     if form.staged:
@@ -123,12 +123,10 @@ def _finish_conv(context, node, symbol, args, out_shape, out_dtype, kernel, macs
     store_written(context, out, written, order, node.name)
 
 
-def _bias(attrs: dict, layout: DotLayout) -> np.ndarray:
-    """bias - zero_point * sum w, so that the kernel accumulates raw codes (moved by 128 if they are s8 fed as u8)."""
+def _bias(attrs: dict, flip: bool) -> np.ndarray:
+    """bias - zero_point * sum w, so that the kernel accumulates raw codes (`flip`: s8 ones moved by 128 to u8)."""
     weight = attrs["weight"].astype(np.int64)
-    point = attrs["in"].zero_point
-    if attrs["in"].dtype == "int8" and layout.lhs == "uint8":
-        point += 128
+    point = attrs["in"].zero_point + (128 if flip and attrs["in"].dtype == "int8" else 0)
     total = attrs["bias"].astype(np.int64) - point * weight.reshape(weight.shape[0], -1).sum(1)
     return total.astype(np.int32)
 
@@ -136,50 +134,32 @@ def _bias(attrs: dict, layout: DotLayout) -> np.ndarray:
 def _depthwise(context: Context, node: Node, conv: ConvShape) -> None:
     program, target, attrs = context.program, context.target, node.attrs
     config = schedules.default_depthwise_config(conv, target)
-    layout = schedules.dot_layout(target, config.lanes)
-    residual = program.tensors[node.inputs[1]].dtype if "add" in attrs else None
-    in_dtype = attrs["in"].dtype
-    final = attrs["add"]["out"] if residual else attrs["out"]
+    packing = schedules.depthwise_packing(target, config.segments)
+    shared = schedules.shares_rows(conv, packing.layout, config)
+    source, final = attrs["in"], attrs["out"]
     multiplier = conv.out_channels // conv.in_channels
 
     def make():
         func = topi.qdepthwise2d(
-            conv, layout, in_dtype, final.dtype, config.columns, multiplier, residual
+            conv, packing, source.dtype, final.dtype, config.columns, shared, multiplier
         )
-        return schedules.schedule_qdepthwise2d(func, conv, target, config)
+        return schedules.schedule_qdepthwise2d(func, conv, packing, final.dtype, target, config)
 
     symbol = program.kernel(
-        "qdepthwise2d", (conv, layout, in_dtype, final.dtype, residual, config), make
+        "qdepthwise2d", (conv, packing, source.dtype, final.dtype, config), make
     )
-    packed = pack_depthwise(attrs["weight"], layout)
-
-    def padded(values):
-        out = np.zeros(packed.shape[2], values.dtype)
-        out[: conv.out_channels] = values
-        return program.constant(out)
-
-    out_shape = (conv.batch, conv.out_height, conv.out_width, conv.out_channels)
+    out_shape = topi.depthwise_out_shape(conv, packing, config.columns)
     args = [
         program.operand(node.inputs[0], (conv.batch, conv.height, conv.width, conv.in_channels)),
-        program.constant(packed),
-        padded(_bias(attrs, layout)),
-        padded(attrs["scale"]),
-        program.constant(np.array([attrs["in"].zero_point], np.int32)),
-        program.constant(
-            np.array([attrs["out"].zero_point, attrs["low"], attrs["high"]], np.float32)
-        ),
+        program.constant(packing.pack(attrs["weight"])),
+        program.constant(packing.pack_channels(_bias(attrs, flip=True))),
+        program.constant(packing.pack_channels(attrs["scale"])),
+        program.constant(np.array([source.zero_point], np.int32)),
+        program.constant(np.array([final.zero_point, attrs["low"], attrs["high"]], np.float32)),
     ]
-    if residual:
-        add = attrs["add"]
-        args.append(program.operand(node.inputs[1], out_shape))
-        args.append(
-            program.constant(
-                _add_params(*add["in"], out=add["out"], low=add["low"], high=add["high"])
-            )
-        )
     kernel = (
-        f"qdepthwise2d_{_LETTER[in_dtype]}s8{_LETTER[final.dtype]}"
-        f"_1x{config.columns}x{config.lanes}_{target.level}"
+        f"qdepthwise2d_{_LETTER[source.dtype]}s8{_LETTER[final.dtype]}"
+        f"_1x{config.columns}x{packing.channels}_{target.level}"
     )
     _finish_conv(context, node, symbol, args, out_shape, final.dtype, kernel, conv.macs)
 

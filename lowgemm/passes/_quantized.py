@@ -638,6 +638,10 @@ def _arithmetic(
     )
 
 
+def _is_depthwise(conv: Node) -> bool:
+    return conv.attrs.get("group", 1) > 1 and conv.attrs["weight"].shape[1] == 1
+
+
 def _fuse_residuals(graph: Graph) -> None:
     """QConv -> QAdd with one use between them becomes a QConv with a second operand.
 
@@ -655,6 +659,7 @@ def _fuse_residuals(graph: Graph) -> None:
             if (
                 conv is not None
                 and conv.op == "QConv"
+                and not _is_depthwise(conv)  # whose kernel has no second operand
                 and "add" not in conv.attrs
                 and conv.attrs["out"] is not None
                 and len(uses[conv.output]) == 1

@@ -26,8 +26,8 @@ class ConvConfig:
 
     `rows` x `columns` pixels by `vectors` x `lanes` outputs are held in registers; `unroll` dot-product groups of the
     reduction are unrolled. `order` is "rows" (a parallel block is `block` tile rows with all outputs: large images) or
-    "panels" (a parallel block is one step of outputs: large weights). `widen` stores weights again in 16 bits before use,
-    where the target's instruction wants that.
+    "panels" (a parallel block is one step of outputs: large weights). `widen` stores weights again in 16 bits before
+    use, where the target's instruction wants that.
     """
 
     rows: int
@@ -226,8 +226,7 @@ def _vectorize_output(sch, shape, form, yi, xi, pi, lane, lanes) -> None:
     if whole:
         sch.vectorize(lane)
     else:
-        # Not left to LLVM's vectorizer, whose masked store of a tail of one byte writes four (seen with LLVM 22).
-        sch.unroll(lane)
+        _steps.vectorize_guarded(sch, lane, shape.out_channels)
 
 
 def _place_stage(sch, shape, config, block) -> None:

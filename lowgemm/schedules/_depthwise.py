@@ -1,11 +1,12 @@
 """The schedule of depthwise convolution: lanes are channels, the reduction runs over interleaved rows and columns.
 
-for rows x channels (parallel):
-  stage the block's rows, d of them interleaved
-  for y, x tile, vector of channels:
-    acc[columns] = 0
-    for row group, column tap:  acc += dot(staged vector, weight vector)
-    dst = epilogue(acc)
+for rows, block of channels (parallel):
+  copy the input with its border
+  interleave d rows of it
+  for y, x tile:
+    acc[columns, 4 vectors] = 0
+    for row group, column tap:  acc += dot(interleaved vector, weight vector)
+    requantize four vectors to one, in order
 """
 
 from dataclasses import asdict, dataclass
@@ -14,24 +15,32 @@ import tvm
 from tvm import s_tir
 
 from lowgemm import intrin
-from lowgemm.packing import ConvShape
+from lowgemm.packing import ConvShape, DepthwisePacking, DotLayout
 from lowgemm.schedules import _steps
 from lowgemm.targets import CpuTarget
 
 
 @dataclass(frozen=True)
 class DepthwiseConfig:
-    """`columns` pixels of one vector of `lanes` channels are held in registers; a parallel block is `block_rows` output
-    rows by `block_vectors` vectors of channels."""
+    """The knobs of one kernel.
+
+    `columns` pixels of one block (four vectors) are held in registers; a parallel block is `block_rows` output rows of
+    one block of channels, whose vectors hold pixels of `segments` parts of a row (see `packing.DepthwisePacking`).
+    """
 
     columns: int
-    lanes: int
     block_rows: int
-    block_vectors: int
+    segments: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.columns, self.lanes, self.block_rows, self.block_vectors) < 1:
+        if min(self.columns, self.block_rows, self.segments) < 1:
             raise ValueError(f"{self}: every knob is at least 1")
+
+    def check(self, target: CpuTarget) -> None:
+        """Refuse a register tile that spills: accumulators, a weight vector and a product must fit."""
+        used = 4 * self.columns + (1 if target.dot_depth == 4 else 2)
+        if used > target.registers:
+            raise ValueError(f"{self} needs {used} registers of {target.registers}")
 
     def to_json(self) -> dict:
         """The knobs by name."""
@@ -40,54 +49,131 @@ class DepthwiseConfig:
 
 def default_depthwise_config(shape: ConvShape, target: CpuTarget) -> DepthwiseConfig:
     """The heuristic choice for `shape`, used where nothing was tuned."""
-    lanes = target.lanes
-    if lanes == 16 and shape.out_channels % 16 and shape.out_channels % 16 <= 8:
-        lanes = 8
-    # Accumulators leave registers for the filter; the widest tile that wastes nothing, else the least waste.
-    limit = target.registers // 2
-    width = shape.out_width
-    columns = min(range(1, limit + 1), key=lambda c: (-(-width // c) * c * (1 + 0.5 / c), -c))
-    vectors = -(-shape.out_channels // lanes)
-    # The staged block stays in L1/L2: width * rows * vectors * lanes * 4 bytes.
-    block_vectors = _steps.largest_divisor(vectors, max(1, 4096 // (shape.width * lanes)))
-    pixel_bytes = shape.width * shape.strides[0] * block_vectors * lanes * 4
-    block_rows = _steps.largest_divisor(shape.out_height, max(1, 64 * 1024 // pixel_bytes))
-    return DepthwiseConfig(columns, lanes, block_rows, block_vectors)
+    limit = (target.registers - (1 if target.dot_depth == 4 else 2)) // 4
+    options = [
+        (s, c)
+        for s in (1, 2, 4)
+        for c in range(1, limit + 1)
+        if 4 * s <= target.lanes and shape.out_width % s == 0
+    ]
+
+    def work(option: tuple[int, int]) -> float:
+        segments, columns = option
+        packing = depthwise_packing(target, segments)
+        tiles = -(-shape.out_width // (segments * columns)) * packing.blocks(shape.out_channels)
+        # A tile's time: its pixels; the border that each segment stages anew; weight loads, once a tile.
+        border = (shape.kernel[1] - 1) * columns / max(1, shape.out_width // segments)
+        # Wide tiles of small filters spill more than they save in weight loads.
+        spill = 1.06 if columns > 4 and shape.kernel[0] * shape.kernel[1] <= 9 else 1.0
+        return tiles * (columns + 0.5 * border + 0.5) * (1 + 0.02 * segments) * spill
+
+    segments, columns = min(options, key=work)
+    packing = depthwise_packing(target, segments)
+    width = -(-shape.out_width // segments) * shape.strides[1] + shape.kernel[1]
+    row_bytes = width * target.vector_bits // 8 * 4
+    whole = DepthwiseConfig(columns, shape.out_height, segments)
+    if shares_rows(shape, packing.layout, whole):
+        # What is interleaved for an image, once for all rows, stays in L2.
+        image_bytes = (shape.height + shape.kernel[0]) * row_bytes
+        if image_bytes <= 256 * 1024 and packing.blocks(shape.out_channels) >= 4:
+            return whole
+    # The copy of a block's rows and what is interleaved for one row stay in L2; each block copies its border anew.
+    block_rows = _steps.largest_divisor(
+        shape.out_height, max(1, 256 * 1024 // (row_bytes * shape.strides[0]))
+    )
+    if shape.batch * (shape.out_height // block_rows) * packing.blocks(shape.out_channels) < 4:
+        block_rows = _steps.largest_divisor(shape.out_height, -(-shape.out_height // 4))
+    return DepthwiseConfig(columns, block_rows, segments)
+
+
+def shares_rows(shape: ConvShape, layout: DotLayout, config: DepthwiseConfig) -> bool:
+    """Whether interleaved rows are made once for all output rows that use them.
+
+    Only for whole images: TVM's compute_at does not see that blocks of rows overlap, and would leave rows out.
+    """
+    many = shape.kernel[0] > layout.depth
+    return many and shape.strides[0] == 1 and config.block_rows == shape.out_height
+
+
+def depthwise_packing(target: CpuTarget, segments: int) -> DepthwisePacking:
+    """The order in which `target`'s kernels hold channels."""
+    dot = intrin.lanewise_dot(target, target.lanes)
+    return DepthwisePacking(DotLayout(dot.lanes, dot.depth, dot.lhs, dot.rhs), segments)
 
 
 def schedule_qdepthwise2d(
-    func: tvm.tirx.PrimFunc, shape: ConvShape, target: CpuTarget, config: DepthwiseConfig
+    func: tvm.tirx.PrimFunc,
+    shape: ConvShape,
+    packing: DepthwisePacking,
+    out_dtype: str,
+    target: CpuTarget,
+    config: DepthwiseConfig,
 ) -> tvm.tirx.PrimFunc:
-    """Schedule `topi.qdepthwise2d`'s function around the lanewise dot product."""
-    dot = intrin.lanewise_dot(target, config.lanes)
-    lanes = dot.lanes
-    sch = s_tir.Schedule(func)
-    acc, dst, stage = sch.get_sblock("acc"), sch.get_sblock("dst"), sch.get_sblock("stage")
-    sch.set_scope(acc, 0, "local")
+    """Schedule `topi.qdepthwise2d`'s function around the lanewise dot product.
 
-    n, y, x, o = sch.get_loops(dst)
+    Raises:
+        ValueError: the configuration does not fit the target's registers.
+    """
+    config.check(target)
+    dot = intrin.lanewise_dot(target, packing.layout.lanes)
+    depth = packing.layout.depth
+    sch = s_tir.Schedule(func)
+    acc, packed, stage = (sch.get_sblock(name) for name in ("acc", "packed", "stage"))
+    sch.set_scope(acc, 0, "local")
+    direct = len(sch.get_consumers(packed)) == 0
+    dst = packed if direct else sch.get_sblock("dst")
+
+    # dst[n, y, x, channels]  ->  parallel block, row, tile, column
+    if direct:
+        n, y, x, b, *inner = sch.get_loops(dst)
+    else:
+        n, y, segment, x, o = sch.get_loops(dst)
+        b, g = sch.split(o, [None, packing.channels])
+        inner = [g]
     yb, yi = sch.split(y, [None, config.block_rows])
     xo, xi = sch.split(x, [None, config.columns])
-    ob, ov, lane = sch.split(o, [None, config.block_vectors, lanes])
-    sch.reorder(n, yb, ob, ov, yi, xo, xi, lane)
-    sch.compute_at(acc, xo, preserve_unit_loops=True)
-    block = sch.fuse(n, yb, ob)
+    sch.reorder(n, yb, b, yi, xo, *([] if direct else [segment]), xi, *inner)
+    block = sch.fuse(n, yb, b)
     sch.parallel(block)
+    if not direct:
+        _steps.vectorize_guarded(sch, inner[0], shape.out_channels)
+        sch.compute_at(packed, xo, preserve_unit_loops=True)
+        *_, xi, _, k, j, q = sch.get_loops(packed)
+        inner = [k, j, q]
     sch.unroll(xi)
-    if shape.out_channels % lanes == 0:
-        sch.vectorize(lane)
 
-    *_, ax, ao, r, c, i = sch.get_loops(acc)
-    av, al = sch.split(ao, [None, lanes])
-    sch.reorder(r, c, ax, av, al, i)
-
-    sch.compute_at(stage, block, preserve_unit_loops=True)
-    _steps.vectorize_innermost(sch, sch.get_loops(stage)[-1], lanes)
+    # Everything finds its place before a tensorized block hides what it reads.
+    sch.compute_at(acc, xo, preserve_unit_loops=True)
+    shared = shares_rows(shape, packing.layout, config)
+    sch.compute_at(stage, block if shared else yi, preserve_unit_loops=True)
+    padded = sch.get_sblock("padded")
+    sch.compute_at(padded, block, preserve_unit_loops=True)
+    _vectorize_padded(sch, padded, shape, packing)
     if dot.rhs != "int8":
         widen = sch.get_sblock("widen")
         _steps.vectorize_innermost(sch, sch.fuse(*sch.get_loops(widen)), 16)
-    _steps.initialise_registers(sch, acc, r, lanes)
-    for loop in (r, c, ax, av):
+
+    rows = min(depth, shape.kernel[0])
+    interleave = intrin.interleave_rows(rows, shape.dilations[0], depth, packing.chunks)
+    sch.tensorize(sch.get_loops(stage)[-3], interleave)
+    sch.tensorize(inner[0], intrin.requantize_block(out_dtype, packing.chunks))
+    *_, ax, _, aj, ak, aq, r, c, i = sch.get_loops(acc)
+    sch.reorder(aj, r, ax, c, ak, aq, i)
+    init = sch.decompose_reduction(acc, aj)
+    *outer, k, q = sch.get_loops(init)[-5:]
+    for loop in outer:
         sch.unroll(loop)
-    sch.tensorize(al, dot.name)
+    sch.vectorize(sch.fuse(k, q))
+    for loop in (aj, r, ax, c):
+        sch.unroll(loop)
+    sch.tensorize(ak, dot.name)
     return sch.mod["main"]
+
+
+def _vectorize_padded(sch, padded, shape, packing) -> None:
+    loops = sch.get_loops(padded)
+    sch.annotate(loops[-3], "pragma_loop_partition_hint", 1)
+    if shape.in_channels != shape.out_channels:
+        return  # a gather
+    width = packing.channels if packing.segments == 1 else 16
+    _steps.vectorize_innermost(sch, sch.get_loops(padded)[-1], width, shape.out_channels)

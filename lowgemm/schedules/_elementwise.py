@@ -53,7 +53,7 @@ def schedule_quantize(func: tvm.tirx.PrimFunc) -> tvm.tirx.PrimFunc:
     dst = sch.get_sblock("dst")
     if len(sch.get_loops(dst)) != 4 or not _has_block(sch, "rows"):
         return schedule_elementwise(func, 16)
-    n, h, w, c = sch.get_loops(dst)
+    n, h, _, c = sch.get_loops(dst)
     block = sch.fuse(n, h)
     sch.parallel(block)
     if _steps.extent(sch, c) <= 4:

@@ -24,6 +24,18 @@ def vectorize_innermost(sch: s_tir.Schedule, loop, width: int, uniform: int | No
         sch.vectorize(inner)
 
 
+def vectorize_guarded(sch: s_tir.Schedule, loop, channels: int) -> None:
+    """for i in n (guarded by `channels`)  ->  for io in unrolled(n/v): for ii in vectorized(v), no vector half in.
+
+    A guarded loop must not be left to LLVM: its vectorizer makes a masked store of it, and for a mask of one byte
+    LLVM 22 writes four.
+    """
+    v = gcd(extent(sch, loop), channels)
+    outer, inner = sch.split(loop, [None, v])
+    sch.unroll(outer)
+    sch.vectorize(inner)
+
+
 def largest_divisor(n: int, limit: int) -> int:
     """The largest divisor of `n` that is at most `limit`."""
     return max(d for d in range(1, min(n, limit) + 1) if n % d == 0)

@@ -4,8 +4,10 @@ Block names that schedules look for: `stage` (padded, widened input), `widen` (w
 (the 32-bit accumulation), `dst` (requantized output).
 """
 
+from lowgemm.topi._arith import word_of as word_of
 from lowgemm.topi._conv import ConvForm as ConvForm
 from lowgemm.topi._conv import qconv2d as qconv2d
+from lowgemm.topi._depthwise import depthwise_out_shape as depthwise_out_shape
 from lowgemm.topi._depthwise import qdepthwise2d as qdepthwise2d
 from lowgemm.topi._elementwise import dequantize as dequantize
 from lowgemm.topi._elementwise import move as move
@@ -14,5 +16,7 @@ from lowgemm.topi._elementwise import qmul as qmul
 from lowgemm.topi._elementwise import qpool as qpool
 from lowgemm.topi._elementwise import qresize as qresize
 from lowgemm.topi._elementwise import quantize as quantize
+from lowgemm.topi._epilogue import REQUANTIZE_PARAMS as REQUANTIZE_PARAMS
+from lowgemm.topi._epilogue import requantize as requantize
 from lowgemm.topi._kernels import copy_into as copy_into
 from lowgemm.topi._kernels import lookup as lookup

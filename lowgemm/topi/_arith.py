@@ -8,8 +8,8 @@ def f32(value: float):
     return tirx.const(value, "float32")
 
 
-# Adding 1.5 * 2^23 to |x| < 2^22 leaves no fraction bits: the float32 addition itself rounds to the nearest integer, ties
-# to even, and the sum's bit pattern is that of the constant plus the integer.
+# Adding 1.5 * 2^23 to |x| < 2^22 leaves no fraction bits: the float32 addition itself rounds to the nearest integer,
+# ties to even, and the sum's bit pattern is that of the constant plus the integer.
 _TO_INTEGER = 12582912.0
 _TO_INTEGER_BITS = 0x4B400000
 
@@ -25,7 +25,7 @@ def round_clamped(value, low, high):
 
 def round_clamped_int(value, low, high):
     """`round_clamped` as int32."""
-    bits = tirx.reinterpret("int32", _shifted(value, low, high))
+    bits = tirx.reinterpret(_like("int32", value), _shifted(value, low, high))
     return bits - tirx.const(_TO_INTEGER_BITS, "int32")
 
 
@@ -45,15 +45,32 @@ def product(a, b):
 
 
 def _fma(a, b, c):
-    return tirx.call_intrin("float32", "tirx.fma", a, b, c)
+    lanes = _like("float32", a)
+    return tirx.call_intrin(lanes, "tirx.fma", a, *(_broadcast(v, lanes) for v in (b, c)))
 
 
-def word_of(elements: list):
-    """The 32-bit word of int32 `elements`, in the order that `word_element` takes them apart."""
-    width = 32 // len(elements)
-    mask = tirx.const((1 << width) - 1, "int32")
-    word = elements[0] & mask
+def to_float(value):
+    """`value` as float32, in as many lanes as it has."""
+    return value.astype(_like("float32", value))
+
+
+def _like(kind: str, value) -> str:
+    """The dtype of `kind` with as many lanes as `value` (intrinsics compute on vectors, tensor expressions do not)."""
+    count = value.ty.dtype.lanes
+    return kind if count == 1 else f"{kind}x{count}"
+
+
+def _broadcast(value, dtype: str):
+    """`value` in the lanes of `dtype`, where arithmetic does not broadcast by itself."""
+    if "x" not in dtype or value.ty.dtype.lanes != 1:
+        return value
+    return tirx.Broadcast(value, int(dtype.partition("x")[2]))
+
+
+def word_of(elements: list, depth: int):
+    """The 32-bit word of `depth` fields of which the first ones are `elements`, int32 in 0..255, and the rest zero."""
+    width = 32 // depth
+    word = elements[0]
     for index, element in enumerate(elements[1:], 1):
-        part = element & mask if index < len(elements) - 1 else element
-        word = word | (part << (width * index))
+        word = word | (element << (width * index))
     return word

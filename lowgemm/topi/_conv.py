@@ -29,14 +29,14 @@ class ConvForm:
 def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.PrimFunc:
     """The convolution `shape` of NHWC activations with packed weights.
 
-    acc[n, y, x, o] = sum_{r, c, i} x[n, y*sh + r*dh - top, x*sw + c*dw - left, g(o) + i] * w[o, i, r, c]   (int32, mod 2^32)
+    acc[n, y, x, o] = sum_{r, c, i} x[n, y*sh + r*dh - top, x*sw + c*dw - left, g(o) + i] * w[o, i, r, c]
 
-    where input outside the image is the padding value (the activation's zero point), then the epilogue.
+    modulo 2^32, where input outside the image is the padding value (the activation's zero point), then the epilogue.
 
     Arguments of the function, in order:
         data `(batch, height, width * in_channels)` u8 or s8; weight `packing.packed_shape` s8;
-        bias int32 and scale float32 `(panels * lanes,)`; pad int32 `(1,)` if staged; out float32 `(3,)` if the output is
-        8-bit; with a residual: other, the output's shape, and add float32 `(7,)`; dst `(batch, oh, ow, out_channels)`.
+        bias int32 and scale float32 `(panels * lanes,)`; pad int32 `(1,)` if staged; out float32 `(3,)` if the output
+        is 8-bit; with a residual: other, the output's shape, and add float32 `(7,)`; dst `(batch, oh, ow, out_channels)`.
     """
     lanes, depth = packing.layout.lanes, packing.layout.depth
     channels = shape.in_channels
@@ -103,9 +103,8 @@ def _stage(shape, data, pad, height, row, step_h, step_w, packing):
 
     def stage(n, h, wc):
         y = h * step_h - top
-        if step_w == 1:
-            x = wc - left * channels
-        else:
+        x = wc - left * channels
+        if step_w != 1:
             x = (wc // channels * step_w - left) * channels + wc % channels
         inside = []
         if top or (height - 1) * step_h - top >= shape.height:

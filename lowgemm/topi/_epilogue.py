@@ -12,7 +12,7 @@ where the sum lies within rounding of a tie.
 
 from tvm import te
 
-from lowgemm.topi._arith import product, round_clamped, round_clamped_int
+from lowgemm.topi._arith import product, round_clamped, round_clamped_int, to_float
 
 REQUANTIZE_PARAMS = 3
 ADD_PARAMS = 7
@@ -20,7 +20,7 @@ ADD_PARAMS = 7
 
 def requantize(acc, bias, scale, params: te.Tensor):
     """Numerics 1 as int32. `params` float32 `(zero_point, low, high)`."""
-    return quantized_from((acc + bias).astype("float32") * scale, *(params[i] for i in range(3)))
+    return quantized_from(to_float(acc + bias) * scale, *(params[i] for i in range(3)))
 
 
 def quantized_from(real, zero_point, low, high):
@@ -36,7 +36,7 @@ def requantize_add(acc, bias, scale, params: te.Tensor, other, add_params: te.Te
     `za` is the zero point of the requantization, and is neither added nor subtracted here.
     """
     zero_point, low, high = (params[i] for i in range(3))
-    real = (acc + bias).astype("float32") * scale
+    real = to_float(acc + bias) * scale
     centred = round_clamped(real, low - zero_point, high - zero_point)
     return _sum(centred, other.astype("float32") - add_params[2], add_params)
 

@@ -1,4 +1,4 @@
-"""Operators that write a part of their output, or look bytes up: written as loops, because tensor expressions cannot."""
+"""Operators that write a part of their output, or look bytes up: as loops, because tensor expressions cannot."""
 
 # Annotations of TVMScript are calls:
 # pyright: reportInvalidTypeForm=false

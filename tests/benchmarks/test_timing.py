@@ -52,6 +52,18 @@ def test_caches_are_flushed_right_before_each_measured_run() -> None:
     assert "".join("!" if entry == "flush" else entry for entry in log) == "aa!abb!bbb!baa!a" * 5
 
 
+@pytest.mark.parametrize(("busy", "pauses"), [(0, 1), (5, 6), (10**6, 167)])
+def test_a_turn_begins_when_the_last_ones_threads_are_quiet(
+    busy: int, pauses: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers compute through `busy` pauses; those that never stop are waited for half a second."""
+    slept: list[float] = []
+    monkeypatch.setattr(timing.time, "sleep", slept.append)
+    monkeypatch.setattr(timing.time, "process_time", lambda: 0.003 * min(len(slept), busy))
+    timing._settle()
+    assert len(slept) == pauses
+
+
 def test_percentiles_are_in_microseconds() -> None:
     found = Times.of([index * 1e-6 for index in range(101)])
     assert (found.p10, found.median, found.p90) == pytest.approx((10, 50, 90))

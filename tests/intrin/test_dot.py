@@ -17,34 +17,35 @@ STEPS = 9
 
 
 def compiled(dot: Dot, level: str, lanewise: bool):
-    """C[i] = sum over STEPS of the dot product, with the accumulator in registers."""
-    rhs = te.placeholder((STEPS, dot.lanes, dot.depth), dot.rhs, name="rhs")
+    """C[l, q] = sum over STEPS of the dot product, with the accumulator in registers."""
+    lanes = (dot.lanes // 4, 4) if lanewise else (dot.lanes,)
+    rhs = te.placeholder((STEPS, *lanes, dot.depth), dot.rhs, name="rhs")
     s, k = te.reduce_axis((0, STEPS), "s"), te.reduce_axis((0, dot.depth), "k")
     if lanewise:
-        lhs = te.placeholder((STEPS, dot.lanes), "int32", name="lhs")
+        lhs = te.placeholder((STEPS, *lanes), "int32", name="lhs")
 
-        def factor(i):
-            return word_element(lhs[s, i], k, dot.depth)
+        def factor(*at):
+            return word_element(lhs[s, *at], k, dot.depth)
     else:
         lhs = te.placeholder((STEPS, dot.depth), dot.lhs, name="lhs")
 
-        def factor(i):
-            del i
+        def factor(*at):
+            del at
             return lhs[s, k].astype("int32")
 
     acc = te.compute(
-        (dot.lanes,),
-        lambda i: te.sum(factor(i) * rhs[s, i, k].astype("int32"), axis=[s, k]),
+        lanes,
+        lambda *at: te.sum(factor(*at) * rhs[s, *at, k].astype("int32"), axis=[s, k]),
         name="acc",
     )
-    out = te.compute((dot.lanes,), lambda i: acc[i], name="out")
+    out = te.compute(lanes, lambda *at: acc(*at), name="out")
     sch = s_tir.Schedule(te.create_prim_func([lhs, rhs, out]))
     block = sch.get_sblock("acc")
     sch.set_scope(block, 0, "local")
-    i, s_loop, k_loop = sch.get_loops(block)
-    sch.reorder(s_loop, i, k_loop)
+    *at, s_loop, k_loop = sch.get_loops(block)
+    sch.reorder(s_loop, *at, k_loop)
     sch.decompose_reduction(block, s_loop)
-    sch.tensorize(i, dot.name)
+    sch.tensorize(at[0], dot.name)
     return tvm.compile(sch.mod, target=codegen.llvm_target(LEVELS[level]))["main"]
 
 
@@ -89,9 +90,13 @@ def test_dot_product_is_exact(level: str, lanewise: bool) -> None:
             )
             left = lhs if lanewise else lhs[:, :1]
             want = (left.astype(np.int64) * rhs.astype(np.int64)).sum((0, 2))
-            got = tvm.runtime.tensor(np.full(dot.lanes, -1, np.int32))
-            run(tvm.runtime.tensor(given), tvm.runtime.tensor(rhs), got)
-            assert np.array_equal(got.numpy(), want), (dot.name, kind)
+            lanes = (-1, 4) if lanewise else (-1,)
+            if lanewise:
+                given = given.reshape(STEPS, *lanes)
+            got = tvm.runtime.tensor(np.full(dot.lanes, -1, np.int32).reshape(lanes))
+            packed = rhs.reshape(STEPS, -1, *lanes[1:], dot.depth)
+            run(tvm.runtime.tensor(given), tvm.runtime.tensor(packed), got)
+            assert np.array_equal(got.numpy().reshape(-1), want), (dot.name, kind)
 
 
 def test_an_intrinsic_is_registered_once() -> None:

@@ -1,0 +1,176 @@
+# pyright: reportInvalidTypeForm=false
+# (TVMScript's annotations are calls.)
+"""Rearrangements between bytes and 32-bit lanes that work within 16 bytes, as s_tir tensor intrinsics.
+
+    interleave      W[j, k, q] = the bytes X[0..3, 16 k + 4 j + q] as one word        vpunpck
+    requantize      Y[k, j, q] = requantize(C[j, k, q]) as a byte                     vpack
+
+`j` counts four vectors, `k` the 16-byte chunks of one, `q` the 32-bit lanes of a chunk: `packing.DepthwisePacking`.
+"""
+
+import functools
+
+from tvm import tirx
+from tvm.s_tir import TensorIntrin
+from tvm.script import tirx as T
+
+from lowgemm.topi import REQUANTIZE_PARAMS, requantize, word_of
+
+
+@functools.cache
+def interleave_rows(rows: int, distance: int, depth: int, chunks: int) -> str:
+    """The intrinsic that interleaves `rows` rows of bytes, `distance` apart, into words of `depth` fields: its name."""
+    name = f"lowgemm_interleave_{rows}_{distance}_{depth}_{chunks}"
+    size = chunks * 16
+    span = (rows - 1) * distance + 1
+
+    def word(x, column):
+        return word_of([T.cast(x[i * distance, 0, 0, column], "int32") for i in range(rows)], depth)
+
+    @T.prim_func(s_tir=True)
+    def desc(
+        X: T.Buffer(
+            (span, 1, 1, size),
+            "uint8",
+            offset_factor=1,
+            strides=[T.int32(), T.int32(), T.int32(), 1],
+        ),
+        W: T.Buffer((4, chunks, 4), "int32", offset_factor=1),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(X[0:span, 0, 0, 0:size])
+            T.writes(W[0:4, 0:chunks, 0:4])
+            for j, k, q in T.grid(4, chunks, 4):
+                with T.sblock("update"):
+                    vj, vk, vq = T.axis.remap("SSS", [j, k, q])
+                    W[vj, vk, vq] = word(X, vk * 16 + vj * 4 + vq)
+
+    vector = f"uint8x{size}"
+    fields = {i * 4 // depth: i for i in range(rows)}
+
+    def load(x, field):
+        if field not in fields:
+            return T.broadcast(T.uint8(0), size)
+        return x.vload([fields[field] * distance, 0, 0, 0], dtype=vector)
+
+    def words(x):
+        low, high = load(x, 0), load(x, 1)
+        pairs = (_unpack(low, high, size, 1), _unpack(load(x, 2), load(x, 3), size, 1))
+        halves = [_unpack(a, b, size, 2) for a, b in zip(*pairs, strict=True)]
+        return [T.reinterpret(v, dtype=f"int32x{size // 4}") for half in halves for v in half]
+
+    @T.prim_func(s_tir=True)
+    def impl(
+        X: T.Buffer(
+            (span, 1, 1, size),
+            "uint8",
+            offset_factor=1,
+            strides=[T.int32(), T.int32(), T.int32(), 1],
+        ),
+        W: T.Buffer((4, chunks, 4), "int32", offset_factor=1),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(X[0:span, 0, 0, 0:size])
+            T.writes(W[0:4, 0:chunks, 0:4])
+            W[0, 0, T.ramp(T.int32(0), 1, size // 4)] = words(X)[0]
+            W[1, 0, T.ramp(T.int32(0), 1, size // 4)] = words(X)[1]
+            W[2, 0, T.ramp(T.int32(0), 1, size // 4)] = words(X)[2]
+            W[3, 0, T.ramp(T.int32(0), 1, size // 4)] = words(X)[3]
+
+    TensorIntrin.register(name, desc, impl)
+    return name
+
+
+@functools.cache
+def requantize_block(dtype: str, chunks: int) -> str:
+    """The name of the intrinsic that requantizes four vectors of accumulators to one vector of `dtype`, in order."""
+    name = f"lowgemm_requantize_{dtype}_{chunks}"
+    lanes = chunks * 4
+    size = 4 * lanes
+
+    @T.prim_func(s_tir=True)
+    def desc(
+        C: T.Buffer((4, chunks, 4), "int32", offset_factor=1, scope="local"),
+        B: T.Buffer((4, chunks, 4), "int32", offset_factor=1),
+        S: T.Buffer((4, chunks, 4), "float32", offset_factor=1),
+        P: T.Buffer((REQUANTIZE_PARAMS,), "float32", offset_factor=1),
+        Y: T.Buffer((chunks, 4, 4), dtype, offset_factor=1),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(
+                C[0:4, 0:chunks, 0:4],
+                B[0:4, 0:chunks, 0:4],
+                S[0:4, 0:chunks, 0:4],
+                P[0:REQUANTIZE_PARAMS],
+            )
+            T.writes(Y[0:chunks, 0:4, 0:4])
+            for k, j, q in T.grid(chunks, 4, 4):
+                with T.sblock("update"):
+                    vk, vj, vq = T.axis.remap("SSS", [k, j, q])
+                    Y[vk, vj, vq] = T.cast(
+                        requantize(C[vj, vk, vq], B[vj, vk, vq], S[vj, vk, vq], P), dtype
+                    )
+
+    to_words, to_bytes = _packs(dtype, lanes)
+
+    def narrowed(c, b, s, p):
+        """The same function on vectors; the clamp has left nothing for the packs to saturate."""
+        codes = [
+            requantize(
+                c.vload([j, 0, 0], dtype=f"int32x{lanes}"),
+                b.vload([j, 0, 0], dtype=f"int32x{lanes}"),
+                s.vload([j, 0, 0], dtype=f"float32x{lanes}"),
+                p,
+            )
+            for j in range(4)
+        ]
+        words = [_pack(to_words, a, b, f"int16x{lanes * 2}") for a, b in (codes[:2], codes[2:])]
+        return _pack(to_bytes, *words, f"{dtype}x{size}")
+
+    @T.prim_func(s_tir=True)
+    def impl(
+        C: T.Buffer((4, chunks, 4), "int32", offset_factor=1, scope="local"),
+        B: T.Buffer((4, chunks, 4), "int32", offset_factor=1),
+        S: T.Buffer((4, chunks, 4), "float32", offset_factor=1),
+        P: T.Buffer((REQUANTIZE_PARAMS,), "float32", offset_factor=1),
+        Y: T.Buffer((chunks, 4, 4), dtype, offset_factor=1),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(
+                C[0:4, 0:chunks, 0:4],
+                B[0:4, 0:chunks, 0:4],
+                S[0:4, 0:chunks, 0:4],
+                P[0:REQUANTIZE_PARAMS],
+            )
+            T.writes(Y[0:chunks, 0:4, 0:4])
+            Y[0, 0, T.ramp(T.int32(0), 1, size)] = narrowed(C, B, S, P)
+
+    TensorIntrin.register(name, desc, impl)
+    return name
+
+
+def _packs(dtype: str, lanes: int) -> tuple[str, str]:
+    kind = "us" if dtype == "uint8" else "ss"
+    if lanes == 16:
+        return f"llvm.x86.avx512.pack{kind}dw.512", f"llvm.x86.avx512.pack{kind}wb.512"
+    return f"llvm.x86.avx2.pack{kind}dw", f"llvm.x86.avx2.pack{kind}wb"
+
+
+def _pack(instruction: str, a, b, dtype: str):
+    return T.call_llvm_pure_intrin(T.llvm_lookup_intrinsic_id(instruction), a, b, dtype=dtype)
+
+
+def _unpack(a, b, size: int, unit: int) -> tuple:
+    """vpunpckl and vpunpckh of elements of `unit` bytes: alternately from `a` and `b`, within each 16 bytes."""
+
+    def half(start):
+        indices = [
+            side * size + chunk + start + element + byte
+            for chunk in range(0, size, 16)
+            for element in range(0, 8, unit)
+            for side in (0, 1)
+            for byte in range(unit)
+        ]
+        return tirx.Shuffle([a, b], indices)
+
+    return half(0), half(8)
