@@ -124,8 +124,8 @@ def requantize_block(dtype: str, chunks: int) -> str:
             )
             for j in range(4)
         ]
-        words = [_pack(to_words, a, b, f"int16x{lanes * 2}") for a, b in (codes[:2], codes[2:])]
-        return _pack(to_bytes, *words, f"{dtype}x{size}")
+        words = [_pack(to_words, codes[i], codes[i + 1], f"int16x{lanes * 2}") for i in (0, 2)]
+        return _pack(to_bytes, words[0], words[1], f"{dtype}x{size}")
 
     @T.prim_func(s_tir=True)
     def impl(

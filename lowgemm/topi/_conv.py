@@ -36,7 +36,8 @@ def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.
     Arguments of the function, in order:
         data `(batch, height, width * in_channels)` u8 or s8; weight `packing.packed_shape` s8;
         bias int32 and scale float32 `(panels * lanes,)`; pad int32 `(1,)` if staged; out float32 `(3,)` if the output
-        is 8-bit; with a residual: other, the output's shape, and add float32 `(7,)`; dst `(batch, oh, ow, out_channels)`.
+        is 8-bit; with a residual: other, the output's shape, and add float32 `(7,)`;
+        dst `(batch, oh, ow, out_channels)`.
     """
     lanes, depth = packing.layout.lanes, packing.layout.depth
     channels = shape.in_channels

@@ -23,7 +23,7 @@ def qdepthwise2d(
 
     `d = layout.depth` vertically adjacent taps form one dot-product group, so the interleaved input holds `d` rows in
     one word: stage[n, h, x, o].i = x[n, h*sh + i*dh - top, x - left, o]. `columns` is the width of the register tile;
-    `shared` says that output rows share interleaved rows. Channels are held as `packing` says, `[blocks, 4, chunks, 4]`.
+    `shared` says that output rows share interleaved rows. Channels are held as `packing` says.
 
     Arguments in order: data `(batch, height, width, in_channels)`; weight `(row groups, kernel_w, *channels, d)` s8;
     bias int32 and scale float32, one for each channel; pad int32 `(1,)`; out float32 `(3,)`;
@@ -108,7 +108,7 @@ def qdepthwise2d(
 
 
 def depthwise_out_shape(shape: ConvShape, packing: DepthwisePacking, columns: int) -> tuple:
-    """The axes of `dst`: as the kernel holds them where no tile or block sticks out, else NHWC with segments of a row."""
+    """The axes of `dst`: as the kernel holds them where no tile or block sticks out, else NHWC with row segments."""
     outer = (shape.batch, shape.out_height)
     whole = shape.out_width % columns == 0 and shape.out_channels % packing.channels == 0
     if packing.segments == 1 and whole:
