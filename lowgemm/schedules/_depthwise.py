@@ -49,7 +49,8 @@ class DepthwiseConfig:
 
 def default_depthwise_config(shape: ConvShape, target: CpuTarget) -> DepthwiseConfig:
     """The heuristic choice for `shape`, used where nothing was tuned."""
-    limit = (target.registers - (1 if target.dot_depth == 4 else 2)) // 4
+    # Beside the accumulators LLVM keeps inputs that several taps use, which costs more spills with few registers.
+    limit = 7 if target.registers == 32 else 2
     options = [
         (s, c)
         for s in (1, 2, 4)
