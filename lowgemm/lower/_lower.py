@@ -2,7 +2,7 @@
 
 from lowgemm.errors import UnsupportedOperatorError
 from lowgemm.graph import Graph
-from lowgemm.lower import _float, _layout, _quantized
+from lowgemm.lower import _float, _handlers, _layout
 from lowgemm.lower._context import Context
 from lowgemm.lower._program import Program
 from lowgemm.passes import group_float_regions
@@ -17,12 +17,12 @@ def lower(graph: Graph, target: CpuTarget, threads: int) -> Program:
     """
     program = Program(target.level, list(graph.inputs), list(graph.outputs))
     context = Context(program, graph, target, threads)
-    _layout.declare_inputs(context, frozenset(_quantized.HANDLERS))
+    _layout.declare_inputs(context, frozenset(_handlers.HANDLERS))
     for item in group_float_regions(graph):
         if isinstance(item, list):
             _float.lower_region(context, item)
-        elif item.op in _quantized.HANDLERS:
-            _quantized.HANDLERS[item.op](context, item)
+        elif item.op in _handlers.HANDLERS:
+            _handlers.HANDLERS[item.op](context, item)
         else:
             raise UnsupportedOperatorError(
                 f"operator {item.op} (node {item.name!r}) is not supported"

@@ -1,0 +1,156 @@
+"""Kernel calls of convolutions and matrix products."""
+
+import numpy as np
+
+from lowgemm import schedules, topi
+from lowgemm.graph import Node
+from lowgemm.lower._context import NHWC, Context, model_order
+from lowgemm.lower._layout import declare_written, in_model_order, store_written
+from lowgemm.lower._params import add_params
+from lowgemm.lower._program import Operand
+from lowgemm.packing import ConvPacking, ConvShape
+
+_LETTER = {"uint8": "u8", "int8": "s8", "float32": "f32"}
+
+
+def conv(context: Context, node: Node) -> None:
+    program, graph, target = context.program, context.graph, context.target
+    attrs = node.attrs
+    x = node.inputs[0]
+    shape = graph.types[x].shape
+    weight: np.ndarray = attrs["weight"]
+    if attrs["gemm"]:
+        rows = int(np.prod(shape[:-1]))
+        conv = ConvShape(1, 1, rows, shape[-1], weight.shape[0], (1, 1))
+    else:
+        pads = tuple(attrs.get("pads", (0, 0, 0, 0)))
+        conv = ConvShape(
+            shape[0],
+            shape[2],
+            shape[3],
+            shape[1],
+            weight.shape[0],
+            (weight.shape[2], weight.shape[3]),
+            tuple(attrs.get("strides", (1, 1))),
+            pads,  # pyright: ignore[reportArgumentType]
+            tuple(attrs.get("dilations", (1, 1))),
+            int(attrs.get("group", 1)),
+        )
+    depthwise = conv.groups > 1 and conv.groups == conv.in_channels and attrs["out"] is not None
+    if depthwise:
+        _depthwise(context, node, conv)
+        return
+    flat = conv
+    if conv.kernel == (1, 1) and conv.strides == (1, 1) and not any(conv.padding):
+        pixels = conv.batch * conv.height * conv.width
+        if pixels < 400:
+            flat = ConvShape(
+                1, 1, pixels, conv.in_channels, conv.out_channels, (1, 1), groups=conv.groups
+            )
+    config = schedules.default_conv_config(flat, target, context.threads)
+    layout = schedules.dot_layout(target, config.lanes)
+    packing = ConvPacking.of(flat, layout)
+    residual = program.tensors[node.inputs[1]].dtype if "add" in attrs else None
+    in_dtype = attrs["in"].dtype
+    final = attrs["add"]["out"] if residual else attrs["out"]
+    out_dtype = final.dtype if final else "float32"
+    form = topi.ConvForm(
+        in_dtype=in_dtype,
+        out_dtype=out_dtype,
+        tile=(config.rows, config.columns),
+        staged=schedules.needs_stage(flat, packing, in_dtype, config),
+        widen=layout.rhs != "int8" and config.widen,
+        residual=residual,
+    )
+
+    def make():
+        func = topi.qconv2d(flat, packing, form)
+        return schedules.schedule_qconv2d(func, flat, packing, form, target, config)
+
+    symbol = program.kernel("qconv2d", (flat, packing, form, config), make)
+    out_shape = (flat.batch, flat.out_height, flat.out_width, flat.out_channels)
+    source = _read(context, node, 0)
+    args = [
+        Operand(source.name, (flat.batch, flat.height, flat.width * flat.in_channels), in_dtype),
+        program.constant(packing.pack(weight)),
+        program.constant(packing.pad_channels(_bias(attrs, flip=layout.lhs == "uint8"))),
+        program.constant(packing.pad_channels(attrs["scale"])),
+    ]
+    if form.staged:
+        args.append(program.constant(np.array([attrs["in"].zero_point], np.int32)))
+    if attrs["out"] is not None:
+        out = attrs["out"]
+        args.append(
+            program.constant(np.array([out.zero_point, attrs["low"], attrs["high"]], np.float32))
+        )
+    if residual:
+        add = attrs["add"]
+        args.append(Operand(_read(context, node, 1).name, out_shape, residual))
+        args.append(
+            program.constant(
+                add_params(*add["in"], out=add["out"], low=add["low"], high=add["high"])
+            )
+        )
+    kernel = (
+        f"{'qgemm' if attrs['gemm'] else 'qconv2d'}_{_LETTER[in_dtype]}s8{_LETTER[out_dtype]}"
+        f"_{config.rows}x{config.columns}x{config.vectors * config.lanes}_{target.level}"
+    )
+    _finish_conv(context, node, symbol, args, out_shape, out_dtype, kernel, conv.macs)
+
+
+def _depthwise(context: Context, node: Node, conv: ConvShape) -> None:
+    program, target, attrs = context.program, context.target, node.attrs
+    config = schedules.default_depthwise_config(conv, target)
+    packing = schedules.depthwise_packing(target, config.segments)
+    shared = schedules.shares_rows(conv, packing.layout, config)
+    source, final = attrs["in"], attrs["out"]
+    multiplier = conv.out_channels // conv.in_channels
+
+    def make():
+        func = topi.qdepthwise2d(
+            conv, packing, source.dtype, final.dtype, config.columns, shared, multiplier
+        )
+        return schedules.schedule_qdepthwise2d(func, conv, packing, final.dtype, target, config)
+
+    symbol = program.kernel(
+        "qdepthwise2d", (conv, packing, source.dtype, final.dtype, config), make
+    )
+    out_shape = topi.depthwise_out_shape(conv, packing, config.columns)
+    args = [
+        program.operand(node.inputs[0], (conv.batch, conv.height, conv.width, conv.in_channels)),
+        program.constant(packing.pack(attrs["weight"])),
+        program.constant(packing.pack_channels(_bias(attrs, flip=True))),
+        program.constant(packing.pack_channels(attrs["scale"])),
+        program.constant(np.array([source.zero_point], np.int32)),
+        program.constant(np.array([final.zero_point, attrs["low"], attrs["high"]], np.float32)),
+    ]
+    kernel = (
+        f"qdepthwise2d_{_LETTER[source.dtype]}s8{_LETTER[final.dtype]}"
+        f"_1x{config.columns}x{packing.channels}_{target.level}"
+    )
+    _finish_conv(context, node, symbol, args, out_shape, final.dtype, kernel, conv.macs)
+
+
+def _finish_conv(context, node, symbol, args, out_shape, out_dtype, kernel, macs) -> None:
+    program, out = context.program, node.outputs[0]
+    order = model_order(context.graph.types[out]) if node.attrs["gemm"] else NHWC
+    written = declare_written(context, out, order)
+    target = Operand(program.resolve(written), out_shape, out_dtype)
+    program.call(symbol, [*args, target], node.name, kernel, macs)
+    store_written(context, out, written, order, node.name)
+
+
+def _read(context: Context, node: Node, index: int) -> Operand:
+    """An operand of a convolution as it is stored, of a GEMM in the model's order, which has the depth last."""
+    tensor = node.inputs[index]
+    if node.attrs["gemm"]:
+        return in_model_order(context, tensor, node.name)
+    return context.program.operand(tensor)
+
+
+def _bias(attrs: dict, flip: bool) -> np.ndarray:
+    """bias - zero_point * sum w, so that the kernel accumulates raw codes (`flip`: s8 ones moved by 128 to u8)."""
+    weight = attrs["weight"].astype(np.int64)
+    point = attrs["in"].zero_point + (128 if flip and attrs["in"].dtype == "int8" else 0)
+    total = attrs["bias"].astype(np.int64) - point * weight.reshape(weight.shape[0], -1).sum(1)
+    return total.astype(np.int32)

@@ -1,0 +1,65 @@
+"""Kernel calls of pooling and resizing."""
+
+import numpy as np
+
+from lowgemm import reference, schedules, topi
+from lowgemm.graph import Node
+from lowgemm.lower._context import Context
+from lowgemm.lower._program import Operand
+
+
+def pool(context: Context, node: Node) -> None:
+    program, attrs = context.program, node.attrs
+    q = program.operand(node.inputs[0])
+    average = None
+    if node.op == "QAveragePool":
+        average = (attrs["out"].dtype, bool(attrs.get("count_include_pad", 0)))
+    out = context.declare(node.outputs[0])
+    key = (
+        q.shape,
+        tuple(attrs["kernel_shape"]),
+        tuple(attrs.get("strides", (1, 1))),
+        tuple(attrs.get("pads", (0, 0, 0, 0))),
+        (out.shape[1], out.shape[2]) if len(out.shape) == 4 else (1, 1),
+        q.dtype,
+        tuple(attrs.get("dilations", (1, 1))),
+        average,
+    )
+    symbol = program.kernel(
+        "qpool", key, lambda: schedules.schedule_pool(topi.qpool(*key), q.shape[3])
+    )
+    args = [q]
+    if average:
+        source, target = attrs["in"][0], attrs["out"]
+        params = (
+            source.zero_point,
+            source.scale,
+            target.scale,
+            target.zero_point,
+            attrs["low"],
+            attrs["high"],
+        )
+        args.append(program.constant(np.array(params, np.float32)))
+    out_shape = (q.shape[0], *key[4], q.shape[3])
+    kind = "average" if average else "max"
+    args.append(Operand(out.name, out_shape, out.dtype))
+    program.call(symbol, args, node.name, f"q{kind}pool_{context.target.level}")
+
+
+def resize(context: Context, node: Node) -> None:
+    program, graph, attrs = context.program, context.graph, node.attrs
+    q = program.operand(node.inputs[0])
+    out = context.declare(node.outputs[0])
+    shapes = [graph.types[tensor].shape for tensor in (node.inputs[0], node.outputs[0])]
+    maps = [
+        reference.nearest_index(attrs, shapes[0][a], shapes[1][a], attrs["scales"][a])
+        for a in (2, 3)
+    ]
+    key = (q.shape, (out.shape[1], out.shape[2]), q.dtype)
+    symbol = program.kernel(
+        "qresize",
+        key,
+        lambda: schedules.schedule_elementwise(topi.qresize(*key), 32, uniform=q.shape[3]),
+    )
+    args = [q, *(program.constant(index.astype(np.int32)) for index in maps), out]
+    program.call(symbol, args, node.name, f"qresize_{context.target.level}")
