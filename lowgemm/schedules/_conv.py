@@ -17,7 +17,7 @@ from lowgemm import intrin
 from lowgemm.packing import ConvPacking, ConvShape, DotLayout
 from lowgemm.schedules import _steps
 from lowgemm.targets import CpuTarget
-from lowgemm.topi import ConvForm
+from lowgemm.topi import ConvForm, holds_codes
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,7 @@ def needs_stage(shape: ConvShape, packing: ConvPacking, in_dtype: str, config: C
 
 def default_conv_config(shape: ConvShape, target: CpuTarget, threads: int = 1) -> ConvConfig:
     """The heuristic choice for `shape` on `threads` threads, used where nothing was tuned."""
-    group_out = (
-        shape.out_channels if shape.groups == 1 else max(shape.out_channels // shape.groups, 8)
-    )
-    lanes = target.lanes
-    if lanes == 16 and group_out % 16 and group_out % 16 <= 8:
-        lanes = 8
+    lanes = target.lanes if shape.out_channels > 8 else 8
     packing = ConvPacking.of(shape, dot_layout(target, lanes))
     panels = packing.panels // packing.groups
     rows, columns, vectors = _register_tile(shape, target, panels)
@@ -115,7 +110,9 @@ def default_conv_config(shape: ConvShape, target: CpuTarget, threads: int = 1) -
 def _register_tile(shape: ConvShape, target: CpuTarget, panels: int) -> tuple[int, int, int]:
     """(rows, columns, vectors) with the least waste on this shape; larger tiles where several waste the same."""
     best: tuple[float, tuple[int, int, int]] | None = None
-    for vectors in (1, 2, 3, 4):
+    # Of one pixel, each weight vector is used once, straight from memory: only chains of accumulators count.
+    one = shape.batch * shape.out_height * shape.out_width == 1
+    for vectors in range(1, 13 if one else 5):
         if vectors > 1 and panels % vectors:
             continue
         for rows in (1, 2):
@@ -172,8 +169,19 @@ def schedule_qconv2d(
         sch.reorder(n, yb, po, yt, xo, yi, xi, pi, lane)
     else:
         sch.reorder(po, n, yo, xo, yi, xi, pi, lane)
+    if holds_codes(shape, packing, form):
+        for loop in (yi, xi, pi):
+            sch.unroll(loop)
+        _steps.vectorize_guarded(sch, lane, shape.out_channels)
+        codes = sch.get_sblock("codes")
+        sch.compute_at(codes, xo, preserve_unit_loops=True)
+        *_, yi, xi, ci = sch.get_loops(codes)
+        pi, lane = sch.split(ci, [None, lanes])
+        whole = True
+    else:
+        whole = shape.out_channels % lanes == 0
     sch.compute_at(acc, xo, preserve_unit_loops=True)
-    _vectorize_output(sch, shape, form, yi, xi, pi, lane, lanes)
+    _vectorize_output(sch, whole, shape, form, yi, xi, pi, lane)
 
     # acc[n, y, x, o] over (r, c, j)  ->  tap, k, (unrolled row, column, vector), dot
     *_, ay, ax, ao, r, c, j = sch.get_loops(acc)
@@ -214,8 +222,7 @@ def _check_division(shape: ConvShape, packing: ConvPacking, config: ConvConfig) 
         raise ValueError(f"{config}: blocks of {config.block} do not divide {tile_rows} rows")
 
 
-def _vectorize_output(sch, shape, form, yi, xi, pi, lane, lanes) -> None:
-    whole = shape.out_channels % lanes == 0
+def _vectorize_output(sch, whole, shape, form, yi, xi, pi, lane) -> None:
     if form.residual and whole:
         # A long chain of operations for each vector, one after the other, would fill the CPU's scheduler with waiting
         # instructions. One wide vector over all panels interleaves them.
@@ -243,4 +250,10 @@ def _place_stage(sch, shape, config, block) -> None:
             sch.parallel(pixel)
         else:
             sch.parallel(sch.fuse(n, h))
-    _steps.vectorize_innermost(sch, row, 32, uniform=shape.in_channels)
+    if shape.in_channels % 16 == 0 or shape.in_channels >= 64:
+        _steps.vectorize_innermost(sch, row, 64, uniform=shape.in_channels)
+        return
+    # Few channels: vectors run across pixels, and the middle of the row is split off from its border.
+    outer, inner = sch.split(row, [None, 32])
+    sch.vectorize(inner)
+    sch.annotate(outer, "pragma_loop_partition_hint", 1)

@@ -144,4 +144,13 @@ def _dst(shape, packing, form, acc, bias, scale, args):
             q = _epilogue.requantize(*stage)
         return q.astype(form.out_dtype)
 
-    return te.compute(out_shape, value, name="dst")
+    if not holds_codes(shape, packing, form):
+        return te.compute(out_shape, value, name="dst")
+    codes = te.compute(acc.shape, value, name="codes")
+    return te.compute(out_shape, lambda *at: codes(*at), name="dst")
+
+
+def holds_codes(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> bool:
+    """Whether whole vectors of results are held in a block `codes` first, because they stick out of the output."""
+    eight_bit = form.out_dtype != "float32"
+    return eight_bit and not form.residual and shape.out_channels % packing.layout.lanes != 0
