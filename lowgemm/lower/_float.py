@@ -36,6 +36,8 @@ def lower_region(context: Context, nodes: list[Node]) -> None:
     program = context.program
     part = context.graph.subgraph(nodes)
     mod = _imported(to_onnx(_plainly_named(part)), nodes)
+    for node in nodes:
+        _refuse_what_is_misread(node)
     layer = "+".join(node.name for node in nodes[:3]) + ("+..." if len(nodes) > 3 else "")
     values: dict[relax.Var, list[Operand]] = {}
     main = mod["main"]
@@ -87,6 +89,19 @@ def lower_region(context: Context, nodes: list[Node]) -> None:
     _bind_outputs(context, part, values, wanted, layer)
 
 
+def _refuse_what_is_misread(node: Node) -> None:
+    """Refuse what the importer takes without a word and computes otherwise than ONNX."""
+    if node.op == "Resize":
+        what = "of integers, other than of the nearest 8-bit pixels,"
+    elif node.op == "IsInf" and not (
+        node.attrs.get("detect_negative", 1) and node.attrs.get("detect_positive", 1)
+    ):
+        what = "of one sign"
+    else:
+        return
+    raise UnsupportedOperatorError(f"{node.op} {what} is not supported (node {node.name!r})")
+
+
 def _plainly_named(part: Graph) -> Graph:
     """A copy whose tensors have names that are identifiers: TVM changes others, and warns of each."""
     plain = {"": ""} | {tensor: f"tensor{index}" for index, tensor in enumerate(part.types)}
@@ -110,7 +125,7 @@ def _imported(model, nodes: list[Node]) -> tvm.IRModule:
     try:
         mod = from_onnx(model, keep_params_in_input=False)
         mod = _PIPELINE(mod)
-    except (tvm.error.OpNotImplemented, NotImplementedError, KeyError) as error:
+    except Exception as error:  # by which the importer tells what it does not take: any kind
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UnsupportedOperatorError(
             f"cannot import the float operators {names}: {first}"

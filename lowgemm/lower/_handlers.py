@@ -1,4 +1,4 @@
-"""Which function emits the kernel calls of which integer operator."""
+"""Which function emits the kernel calls of which operator that has kernels of its own."""
 
 from collections.abc import Callable
 
@@ -18,4 +18,5 @@ HANDLERS: dict[str, Callable[[Context, Node], None]] = {
     "QMove": _moves.move,
     "Quantize": _elementwise.quantize,
     "Dequantize": _elementwise.dequantize,
+    "Resample": _windows.resample,
 }

@@ -63,3 +63,26 @@ def resize(context: Context, node: Node) -> None:
     )
     args = [q, *(program.constant(index.astype(np.int32)) for index in maps), out]
     program.call(symbol, args, node.name, f"qresize_{context.target.level}")
+
+
+def resample(context: Context, node: Node) -> None:
+    """Weighted sums along one axis of a float tensor."""
+    program, graph = context.program, context.graph
+    axis, index = node.attrs["axis"], node.attrs["index"]
+    shape = graph.types[node.inputs[0]].shape
+    outer, inner = int(np.prod(shape[:axis])), int(np.prod(shape[axis + 1 :]))
+    taps, size = index.shape
+    key = (outer, shape[axis], inner, size, taps)
+    symbol = program.kernel(
+        "resample",
+        key,
+        lambda: schedules.schedule_elementwise(topi.resample(*key), 16, uniform=inner),
+    )
+    context.declare(node.output)
+    args = [
+        program.operand(node.inputs[0], (outer, shape[axis], inner)),
+        program.constant(index),
+        program.constant(node.attrs["weight"]),
+        program.operand(node.output, (outer, size, inner)),
+    ]
+    program.call(symbol, args, node.name, f"resample_{context.target.level}")

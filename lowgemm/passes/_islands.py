@@ -8,6 +8,7 @@ The result is a graph in which quantized tensors flow between these operators (a
     QAdd, QMul  two quantized operands (QMul's second may be one value per channel)
     QAveragePool, QMaxPool, QConcat, QResize, QMove (reshape, transpose, ...)
     Quantize, Dequantize     at the borders to float operators
+    Resample                 resize of one axis of a float tensor
 
 What does not match stays a float operator between Dequantize and Quantize: slower, never wrong.
 """
@@ -19,6 +20,7 @@ from lowgemm.passes._operators import on_codes, operator
 from lowgemm.passes._prepare import fold_scalars, quantize_before_moving
 from lowgemm.passes._quantization import Quantization
 from lowgemm.passes._residuals import fuse_residuals
+from lowgemm.passes._resizes import spell_out_resizes
 from lowgemm.passes._tables import merge_tables, tabulate
 from lowgemm.passes._view import View
 
@@ -29,6 +31,7 @@ def fuse_quantized(graph: Graph) -> Graph:
     quantize_before_moving(graph)
     fuser = _Fuser(graph)
     fuser.run()
+    spell_out_resizes(fuser.graph)
     return fuser.graph
 
 

@@ -1,7 +1,8 @@
-"""Group the float operators that remain into regions, each compiled as a whole."""
+"""Group the operators that are left to TVM into regions, each compiled as a whole."""
 
 from lowgemm.graph import Graph, Node
 
+# Those that have kernels of their own.
 _INTEGER = frozenset(
     [
         "QConv",
@@ -15,6 +16,7 @@ _INTEGER = frozenset(
         "QMove",
         "Quantize",
         "Dequantize",
+        "Resample",
     ]
 )
 

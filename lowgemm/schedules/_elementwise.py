@@ -17,6 +17,8 @@ def schedule_elementwise(
     sch = s_tir.Schedule(func)
     dst = sch.get_sblock("dst")
     loops = sch.get_loops(dst)
+    if not loops:  # a scalar
+        return func
     spatial = [
         loop
         for loop, var in zip(loops, sch.get(dst).iter_vars, strict=True)

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from lowgemm.errors import UnsupportedOperatorError
+
 import whole
 from whole import Model, codes
 
@@ -26,3 +28,16 @@ def test_region_between_integer_operators() -> None:
     a = m.dequantize(m.quantize(m.op("Relu", m.dequantize("x", 1, 100)), 1, 9), 1, 9)
     b = m.op("Sub", a, m.op("ReduceMax", a, m.constant([1]), keepdims=1))
     m.check(m.quantize(m.op("Relu", m.dequantize(m.quantize(b, 1, 200), 1, 200)), 2, 3))
+
+
+def test_form_that_the_importer_does_not_take() -> None:
+    """Which it tells by a TypeError."""
+    m = Model(x=np.array([1, 2], np.float32))
+    with pytest.raises(UnsupportedOperatorError, match="the_Pow"):
+        m.check(m.op("Pow", "x", m.constant([2, 3], np.int64)))
+
+
+def test_form_that_the_importer_misreads() -> None:
+    m = Model(x=np.array([np.inf, -np.inf, 1], np.float32))
+    with pytest.raises(UnsupportedOperatorError, match="the_IsInf"):
+        m.check(m.op("IsInf", "x", detect_negative=0))

@@ -11,9 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from lowgemm import frontend, lower, passes, reference
-from lowgemm.errors import UnsupportedOperatorError
-from lowgemm.targets import LEVELS
+from lowgemm import frontend, passes, reference
 
 import kernels
 from onnx_models import model, node
@@ -341,7 +339,7 @@ MOVEMENT = {
         constants={"sc": np.array([1, 1, 2, 2], np.float32)}, **SAME,
     ),
     "resize-linear-stays-float": unary(
-        n("Resize", "X - sc", mode="linear"), ops=["Dequantize", "Resize", "Quantize"],
+        n("Resize", "X - sc", mode="linear"), ops=["Dequantize", "Resample", "Resample", "Quantize"],
         constants={"sc": np.array([1, 1, 2, 2], np.float32)}, exact=False, **SAME,
     ),
     "reshape": unary(
@@ -435,14 +433,13 @@ def test_what_looks_like_an_island(name: str) -> None:
     compare(UNUSUAL[name])
 
 
-def test_resize_of_channels_is_refused() -> None:
-    """Neither the integer operator nor TVM's importer computes it."""
+def test_resize_of_channels_stays_float() -> None:
+    """The integer operator resizes rows and columns."""
     scales = {"sc": np.array([1, 2, 2, 2], np.float32)}
     island = unary(n("Resize", "X - sc", mode="nearest"), constants=scales, **SAME)
     fused = passes.fuse_quantized(frontend.load_onnx(island.model()))
-    assert [each.op for each in fused.nodes] == ["Dequantize", "Resize", "Quantize"]
-    with pytest.raises(UnsupportedOperatorError, match="the_Resize"):
-        lower.lower(fused, LEVELS["avx2"], 1)
+    resized = ["Resample"] * 3
+    assert [each.op for each in fused.nodes] == ["Dequantize", *resized, "Quantize"]
 
 
 @pytest.mark.isa("avx2")
