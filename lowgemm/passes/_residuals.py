@@ -28,7 +28,6 @@ def fuse_residuals(graph: Graph) -> None:
                 # The fused sum takes the codes as the convolution made them: with its zero point.
                 and conv.attrs["out"].zero_point == add.attrs["in"][side].zero_point
                 and add.inputs[0] != add.inputs[1]
-                and graph.types[add.inputs[1 - side]].rank == 4
                 and (other is None or order[id(other)] < order[id(conv)])
             ):
                 candidates.append((order[id(conv)], side, conv))

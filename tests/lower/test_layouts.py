@@ -40,6 +40,16 @@ def test_product_multiplies_along_the_last_axis(shape: tuple[int, ...], quantize
     m.check(m.quantize(y, 4, 128) if quantized else y)
 
 
+@pytest.mark.parametrize("shape", [CUBE, MAP, (5, 8), (3, 5, 8)], ids=str)
+def test_sum_behind_a_product(shape: tuple[int, ...]) -> None:
+    m = Model(x=codes(*shape), z=codes(*shape[:-1], 16))
+    y = m.op("MatMul", m.dequantize("x", 1, 100), m.weight(small(8, 16), 0.125))
+    y = m.dequantize(m.quantize(y, 2, 120), 2, 120)
+    total = m.quantize(m.op("Relu", m.op("Add", m.dequantize("z", 1, 90), y)), 4, 10)
+    assert [node.op for node in m.fused(total).nodes] == ["QConv"]
+    m.check(total)
+
+
 def test_product_between_convolutions() -> None:
     m = Model(x=codes(*CUBE))
     w = m.weight(small(8, 8, 1, 1), 0.125)

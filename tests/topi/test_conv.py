@@ -82,7 +82,7 @@ FORMS = (
     "gemm-one-row-depth-37",
     "gemm-17-rows",
 )
-RESIDUALS = ("conv-1x1-few-pixels", "conv-3x3-padded", "conv-9-outputs")
+RESIDUALS = ("conv-1x1-few-pixels", "conv-3x3-padded", "conv-9-outputs", "gemm-17-rows")
 FLOATS = ("conv-3x3-padded", "conv-13-outputs", "depthwise-19-channels", "gemm-one-row-10-outputs")
 
 
