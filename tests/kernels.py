@@ -6,8 +6,9 @@ import numpy as np
 import tvm
 
 from lowgemm import codegen, lower
+from lowgemm.artifact.objects import compile_kernels
 from lowgemm.graph import Graph, Node, TensorType
-from lowgemm.targets import LEVELS
+from lowgemm.targets import LEVELS, CpuTarget
 
 Arrays = dict[str, np.ndarray]
 
@@ -33,11 +34,11 @@ class _Buffer:
         assert (before == _FILL).all() and (after == _FILL).all(), f"written outside of {name}"
 
 
-def execute(program: lower.Program, inputs: Arrays) -> Arrays:
-    """Compile a program for its level and run its calls in order; the outputs by their names."""
+def execute(program: lower.Program, target: CpuTarget, inputs: Arrays) -> Arrays:
+    """Compile a program for `target` and run its calls in order; the outputs by their names."""
     used = {call.symbol for call in program.calls}
     module = tvm.IRModule({name: func for name, func in program.kernels.items() if name in used})
-    compiled = tvm.compile(module, target=codegen.llvm_target(LEVELS[program.level]))
+    compiled = compile_kernels(module, codegen.llvm_target(target))
     buffers: dict[str, _Buffer] = {}
 
     def buffer(name: str) -> _Buffer:
@@ -63,10 +64,11 @@ def execute(program: lower.Program, inputs: Arrays) -> Arrays:
     return results
 
 
-def run(graph: Graph, level: str, inputs: Arrays, threads: int = 1) -> Arrays:
-    """Lower a fused graph for `level` and run it; the outputs by the names that `graph` gives them."""
-    program = lower.lower(graph.copy(), LEVELS[level], threads)
-    results = execute(program, inputs)
+def run(graph: Graph, level: str | CpuTarget, inputs: Arrays, threads: int = 1) -> Arrays:
+    """Lower a fused graph for a level and run it; the outputs by the names that `graph` gives them."""
+    target = LEVELS[level] if isinstance(level, str) else level
+    program = lower.lower(graph.copy(), target, threads)
+    results = execute(program, target, inputs)
     return dict(zip(graph.outputs, (results[name] for name in program.outputs), strict=True))
 
 

@@ -11,10 +11,15 @@ _PASS_CONFIG = {
 }
 
 
+def compile_kernels(module: tvm.IRModule, target: tvm.target.Target) -> tvm.runtime.Executable:
+    """Compile every function of `module` with the passes that schedules count on."""
+    with tvm.transform.PassContext(opt_level=3, config=_PASS_CONFIG):
+        return tvm.compile(module, target=target)
+
+
 def emit_object(module: tvm.IRModule, target: tvm.target.Target) -> bytes:
     """Compile every function of `module`; `f` is exported as the C symbol `__tvm_ffi_f`, position independent."""
-    with tvm.transform.PassContext(opt_level=3, config=_PASS_CONFIG):
-        executable = tvm.compile(module, target=target)
+    executable = compile_kernels(module, target)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernels.o"
         executable.mod.write_to_file(str(path), "o")

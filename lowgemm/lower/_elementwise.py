@@ -19,8 +19,9 @@ def lut(context: Context, node: Node) -> None:
     table = attrs["table"].view(np.uint8)
     if attrs["in"].dtype == "int8":
         table = np.roll(table, 128)
-    rows = np.ascontiguousarray(np.tile(table.reshape(16, 16), (1, width // 16)))
-    symbol = program.kernel("qlut", (size, width), lambda: topi.lookup(size, width))
+    key = (size, width, context.target.has("avx512vbmi"))
+    rows = topi.lookup_table(table, *key[1:])
+    symbol = program.kernel("qlut", key, lambda: topi.lookup(*key))
     out = context.declare(node.outputs[0])
     args = [_bytes(operand, size), program.constant(rows), _bytes(out, size)]
     program.call(symbol, args, node.name, f"qlut_{width}x_{context.target.level}")

@@ -3,7 +3,7 @@
 import functools
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lowgemm.errors import TargetError
 
@@ -29,6 +29,10 @@ class CpuTarget:
     def lanes(self) -> int:
         """32-bit lanes of one vector."""
         return self.vector_bits // 32
+
+    def has(self, feature: str) -> bool:
+        """Whether kernels may use `feature`."""
+        return feature in self.features
 
     def missing(self, features: frozenset[str]) -> list[str]:
         """The features this level needs that `features` lacks, in the table's order."""
@@ -58,6 +62,10 @@ LEVELS: dict[str, CpuTarget] = {
 }
 
 
+# level -> features beyond it that kernels use where the CPU is known to have them, and LLVM's names of them.
+_EXTRAS = {"avx512_vnni": {"avx512vbmi": "+avx512vbmi"}}
+
+
 @functools.cache
 def host_features() -> frozenset[str]:
     """This CPU's features as the operating system reports them (empty where it does not say)."""
@@ -81,6 +89,8 @@ def host_levels() -> list[CpuTarget]:
 def host() -> CpuTarget:
     """The level used on this host: its best, or what the environment variable LOWGEMM_ISA names.
 
+    It comes with what this CPU has beyond the level and kernels can use, which naming the level does not.
+
     Raises:
         TargetError: the host runs no level, or not the one that LOWGEMM_ISA names.
     """
@@ -89,14 +99,25 @@ def host() -> CpuTarget:
         target = _named(forced)
         if missing := target.missing(host_features()):
             raise TargetError(f"LOWGEMM_ISA={forced}: this CPU lacks {', '.join(missing)}")
-        return target
+        return _extended(target)
     levels = host_levels()
     if not levels:
         missing = LEVELS["avx2"].missing(host_features())
         raise TargetError(
             f"this CPU runs none of lowgemm's levels; the lowest lacks {', '.join(missing)}"
         )
-    return levels[0]
+    return _extended(levels[0])
+
+
+def _extended(target: CpuTarget) -> CpuTarget:
+    """`target` with the extra features that this CPU has."""
+    extras = _EXTRAS.get(target.level, {})
+    found = {name: flag for name, flag in extras.items() if name in host_features()}
+    return replace(
+        target,
+        features=(*target.features, *found),
+        llvm_features=(*target.llvm_features, *found.values()),
+    )
 
 
 def parse(text: str) -> list[CpuTarget]:
@@ -110,8 +131,10 @@ def parse(text: str) -> list[CpuTarget]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise TargetError(f'no target named; use "host" or some of {", ".join(LEVELS)}')
-    wanted = {(host() if name == "host" else _named(name)).level for name in names}
-    return [t for t in LEVELS.values() if t.level in wanted]
+    targets = [host() if name == "host" else _named(name) for name in names]
+    # Of a level that is named and is the host's, too, the plain one runs on more CPUs.
+    wanted = {t.level: t for t in sorted(targets, key=lambda t: -len(t.features))}
+    return [wanted[level] for level in LEVELS if level in wanted]
 
 
 def _named(name: str) -> CpuTarget:

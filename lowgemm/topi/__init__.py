@@ -21,4 +21,5 @@ from lowgemm.topi._epilogue import REQUANTIZE_PARAMS as REQUANTIZE_PARAMS
 from lowgemm.topi._epilogue import requantize as requantize
 from lowgemm.topi._kernels import copy_into as copy_into
 from lowgemm.topi._kernels import lookup as lookup
+from lowgemm.topi._kernels import lookup_table as lookup_table
 from lowgemm.topi._resample import resample as resample

@@ -11,6 +11,7 @@ import pytest
 import tvm
 
 from lowgemm import codegen, lower
+from lowgemm.artifact.objects import compile_kernels
 from lowgemm.passes import Quantization
 from lowgemm.targets import LEVELS
 
@@ -48,7 +49,7 @@ def assembly(name: str, level: str) -> tuple[str, ...]:
     program = lower.lower(graph, LEVELS[level], 1)
     (symbol,) = {call.symbol for call in program.calls if call.macs}
     module = tvm.IRModule({symbol: program.kernels[symbol]})
-    compiled = tvm.compile(module, target=codegen.llvm_target(LEVELS[level]))
+    compiled = compile_kernels(module, codegen.llvm_target(LEVELS[level]))
     return tuple(line.strip() for line in compiled.mod.inspect_source("asm").splitlines())
 
 
@@ -135,7 +136,14 @@ def test_depthwise_sums_stay_in_registers(level: str) -> None:
 
     _, channels, height, width = DEPTHWISE.x
     shape = ConvShape(
-        1, height, width, channels, channels, DEPTHWISE.kernel, padding=(1,) * 4, groups=channels
+        1,
+        height,
+        width,
+        channels,
+        channels,
+        DEPTHWISE.kernel,
+        padding=(1, 1, 1, 1),
+        groups=channels,
     )
     accumulators = 4 * schedules.default_depthwise_config(shape, LEVELS[level]).columns
     assert len(spills("depthwise-3x3", level)) <= accumulators

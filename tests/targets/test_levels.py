@@ -100,6 +100,18 @@ def test_the_environment_can_be_wrong(monkeypatch, cpu) -> None:
         targets.host()
 
 
+def test_only_the_host_brings_what_is_beyond_a_level(monkeypatch) -> None:
+    features = frozenset((*LEVELS["avx512_vnni"].features, "avx512vbmi", "avx512_bf16"))
+    monkeypatch.setattr("lowgemm.targets._levels.host_features", lambda: features)
+    monkeypatch.delenv("LOWGEMM_ISA", raising=False)
+    (host,) = targets.parse("host")
+    assert set(host.features) - set(LEVELS["avx512_vnni"].features) == {"avx512vbmi"}
+    assert host.has("avx512vbmi") and "+avx512vbmi" in host.llvm_features
+    # Beside its name, "host" is no more than that.
+    for text in ("avx512_vnni", "host,avx512_vnni", "avx512_vnni,host"):
+        assert targets.parse(text) == [LEVELS["avx512_vnni"]]
+
+
 def test_missing_features_are_listed_in_the_order_of_the_table() -> None:
     assert LEVELS["avx_vnni"].missing(frozenset({"fma", "f16c"})) == ["avx2", "bmi2", "avx_vnni"]
     assert LEVELS["avx2"].missing(frozenset(LEVELS["avx512"].features)) == []

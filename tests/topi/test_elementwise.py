@@ -9,6 +9,7 @@ from lowgemm import reference
 from lowgemm.graph import Node
 from lowgemm.passes import Quantization
 from lowgemm.quant import dequantize_linear, quantize_linear
+from lowgemm.targets import CpuTarget, host
 
 import conv_check
 import kernels
@@ -241,6 +242,16 @@ def test_concat_brings_operands_to_one_scale(level: str, case: str) -> None:
 @pytest.mark.parametrize(("source", "target"), [("uint8", "uint8"), ("int8", "uint8")])
 @pytest.mark.parametrize("level", isas())
 def test_lookup(level: str, source: str, target: str, size: int) -> None:
+    check_lookup(level, source, target, size)
+
+
+@pytest.mark.parametrize("size", [1, 63, 4096, 5003])
+@pytest.mark.parametrize("source", ["uint8", "int8"])
+def test_lookup_with_all_that_the_host_has(source: str, size: int) -> None:
+    check_lookup(host(), source, "uint8", size)
+
+
+def check_lookup(level: str | CpuTarget, source: str, target: str, size: int) -> None:
     rng = np.random.default_rng(6)
     table = full_range(rng, (256,), target)
     x = full_range(rng, (size,), source)
