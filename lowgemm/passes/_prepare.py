@@ -45,7 +45,7 @@ def quantize_before_moving(graph: Graph) -> None:
             ):
                 continue
             source = producers.get(move.inputs[0])
-            if source is None or source.op == "DequantizeLinear":
+            if source is None or _undoes(graph, source, node):
                 continue
             out_type = graph.types[node.output]
             moved = graph.add_tensor(
@@ -65,3 +65,12 @@ def quantize_before_moving(graph: Graph) -> None:
             graph.nodes.remove(move)
             changed = True
             break
+
+
+def _undoes(graph: Graph, source: Node, node: Node) -> bool:
+    """Whether `source` dequantizes with the parameters that `node` quantizes with: moving the codes is all."""
+    values = [[graph.constants.get(t) for t in each.inputs[1:]] for each in (source, node)]
+    return source.op == "DequantizeLinear" and all(
+        a is not None and b is not None and a.dtype == b.dtype and np.array_equal(a, b)
+        for a, b in zip(*values, strict=True)
+    )

@@ -126,6 +126,15 @@ def test_move_of_a_cube(move: str) -> None:
     m.check(m.quantize(m.op(op, a, *inputs, **attrs), 1, 3))
 
 
+@pytest.mark.parametrize("point", [3, 9], ids=["same-parameters", "others"])
+def test_move_to_other_parameters(point: int) -> None:
+    m = Model(x=codes(*MAP))
+    y = m.op("Transpose", m.dequantize("x", 1, 3), perm=[0, 3, 1, 2])
+    y = m.quantize(y, 1, point)
+    assert [node.op for node in m.fused(y).nodes] == ["QLut", "QMove"][point == 3 :]
+    m.check(y)
+
+
 @pytest.mark.parametrize("axis", range(4))
 def test_concat_of_cubes(axis: int) -> None:
     m = Model(x=codes(*CUBE), y=codes(*CUBE, seed=1))
