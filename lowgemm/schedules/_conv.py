@@ -16,6 +16,7 @@ from tvm import s_tir
 from lowgemm import intrin
 from lowgemm.packing import ConvPacking, ConvShape, DotLayout
 from lowgemm.schedules import _steps
+from lowgemm.schedules._prefetch import mark_loop, prefetch_weights
 from lowgemm.targets import CpuTarget
 from lowgemm.topi import ConvForm, holds_codes
 
@@ -210,7 +211,16 @@ def schedule_qconv2d(
     for loop in (ji, ay, ax, ap):
         sch.unroll(loop)
     sch.tensorize(al, dot.name)
-    return sch.mod["main"]
+    if config.order == "rows" or form.widen:
+        return sch.mod["main"]
+    if _steps.extent(sch, yo) * _steps.extent(sch, xo) == 1:
+        return sch.mod["main"]
+    stretch = _steps.largest_divisor(steps // unroll, 64)
+    jo, _ = sch.split(jo, [None, stretch])
+    roles = ("panel", "row", "column", "tap_row", "tap_column", "step")
+    for role, loop in zip(roles, (block, yo, xo, r, c, jo), strict=True):
+        mark_loop(sch, role, loop)
+    return prefetch_weights(sch.mod["main"], "weight", config.vectors, stretch * unroll)
 
 
 def _check_division(shape: ConvShape, packing: ConvPacking, config: ConvConfig) -> None:

@@ -1,0 +1,66 @@
+"""Fetching the next panel of weights while the present one is used."""
+
+import tvm
+from tvm import s_tir, tirx
+
+_MARK = "lowgemm_prefetch"
+# For reading, into the second cache (x86's prefetcht1): the first is full of the present panel. Data, not code.
+_KIND = (0, 2, 1)
+
+
+def mark_loop(sch: s_tir.Schedule, role: str, loop) -> None:
+    """Say what `loop` counts, for `prefetch_weights`: "panel", "row", "column", "tap_row", "tap_column" or "step"."""
+    sch.annotate(loop, _MARK, role)
+
+
+def prefetch_weights(
+    func: tvm.tirx.PrimFunc, weight: str, vectors: int, steps: int
+) -> tvm.tirx.PrimFunc:
+    """Fetch the next panel's part of the argument `weight`, a little in every tile of pixels.
+
+    A panel (`vectors` weight vectors a step) is read from memory for the first tile, and for all others from the second
+    cache. Left alone, memory is busy during the first tile only, and holds it up: on weights of 2 MB and 7 tiles that
+    costs a fifth. The loop marked "step" counts stretches of `steps` steps. One prefetch in each step would do as well,
+    but LLVM does not keep accumulators in registers across it.
+    """
+    (buffer,) = (p for p in func.params if p.name == weight)
+    return func.with_body(_rewrite(func.body, {}, (buffer, vectors, steps)))
+
+
+def _rewrite(stmt, loops: dict, job):
+    if isinstance(stmt, tirx.SeqStmt):
+        return tirx.SeqStmt([_rewrite(each, loops, job) for each in stmt.seq])
+    if isinstance(stmt, s_tir.SBlockRealize) and isinstance(
+        stmt.block.body, tirx.For | tirx.SeqStmt
+    ):
+        block = stmt.block
+        body = _rewrite(block.body, loops, job)
+        fields = (block.iter_vars, block.reads, block.writes, block.name_hint, body, block.init)
+        rest = (block.alloc_buffers, block.match_buffers, block.annotations)
+        return s_tir.SBlockRealize(stmt.iter_values, stmt.predicate, s_tir.SBlock(*fields, *rest))
+    if not isinstance(stmt, tirx.For):
+        return stmt
+    annotations = dict(stmt.annotations)
+    role = annotations.pop(_MARK, None)
+    inside = {**loops, str(role): stmt} if role else loops
+    body = _rewrite(stmt.body, inside, job)
+    if role == "step":
+        body = tirx.SeqStmt([_prefetch(inside, *job), body])
+    head = (stmt.loop_var, stmt.min, stmt.extent, stmt.kind, body, stmt.thread_binding)
+    return tirx.For(*head, annotations)
+
+
+def _prefetch(loops: dict, buffer, vectors: int, steps: int):
+    """One tile's share of the lines (weight vectors) of a stretch."""
+    var = {role: loop.loop_var for role, loop in loops.items()}
+    columns = int(loops["column"].extent)
+    share = -(-vectors * steps // (int(loops["row"].extent) * columns))
+    each = tirx.Var("line", "int32")
+    line = (var["row"] * columns + var["column"]) * share + each
+    line = tirx.min(line, vectors * steps - 1)
+    panel = (var["panel"] + 1) * vectors + line // steps
+    step = var["step"] * steps + line % steps
+    at = [panel, var["tap_row"], var["tap_column"], step, 0, 0]
+    address = tirx.address_of(tirx.BufferLoad(buffer, at))
+    fetch = tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, *_KIND))
+    return tirx.For(each, 0, share, tirx.ForKind.SERIAL, fetch)
