@@ -35,26 +35,44 @@ UNARY = frozenset(
         "Celu",
         "Sin",
         "Cos",
+        "Tan",
+        "Asin",
+        "Acos",
+        "Atan",
+        "Sinh",
+        "Cosh",
+        "Asinh",
+        "Acosh",
+        "Atanh",
         "Sign",
     ]
 )
-_BINARY_WITH_CONSTANT = frozenset(("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "PRelu"))
+_BINARY = frozenset(("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "PRelu"))
 
 
 def chain_operand(view: View, node: Node) -> str | None:
     """The input of an elementwise operator of one varying input."""
     if node.op in UNARY:
         return node.inputs[0]
-    if node.op in _BINARY_WITH_CONSTANT and len(node.inputs) == 2:
-        sizes = [
-            view.graph.constants[t].size if t in view.graph.constants else None for t in node.inputs
-        ]
-        for operand, constant in ((0, 1), (1, 0)):
-            if sizes[constant] == 1 and sizes[operand] is None:
-                # A constant of more axes than the operand gives them to the result.
-                types = [view.graph.types[t] for t in (node.inputs[operand], node.output)]
-                return node.inputs[operand] if types[0].rank == types[1].rank else None
-    return None
+    operands = varying_operands(view, node)
+    if len(operands) != 1:
+        return None
+    # A constant of more axes than the operand gives them to the result.
+    types = [view.graph.types[t] for t in (operands[0], node.output)]
+    return operands[0] if types[0].rank == types[1].rank else None
+
+
+def varying_operands(view: View, node: Node) -> list[str]:
+    """The inputs of an elementwise operator that are not constants; none if it is something else.
+
+    Something else is also an operator with a constant of more than one element.
+    """
+    if node.op not in UNARY and (node.op not in _BINARY or len(node.inputs) != 2):
+        return []
+    constants = [t for t in node.inputs if t in view.graph.constants]
+    if any(view.graph.constants[t].size != 1 for t in constants):
+        return []
+    return [t for t in node.inputs if t not in constants]
 
 
 def clamp(chain: list[Node], out: Quantization) -> tuple[int, int] | None:

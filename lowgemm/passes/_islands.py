@@ -4,8 +4,9 @@ The result is a graph in which quantized tensors flow between these operators (a
 
     QConv       convolution, or GEMM (attr gemm): weight int8, bias int32, scale float32 per output channel, then
                 requantize; optionally a residual add; or float32 output
-    QLut        any one-input elementwise chain, as a table of 256 entries
-    QAdd, QMul  two quantized operands (QMul's second may be one value per channel)
+    QLut        any elementwise function of one tensor, as a table of 256 entries
+    QAdd, QMul  two quantized operands (QMul's second may be one value per channel; a difference is the QAdd of a
+                negative scale)
     QAveragePool, QMaxPool, QConcat, QResize, QMove (reshape, transpose, ...)
     Quantize, Dequantize     at the borders to float operators
     Resample                 resize of one axis of a float tensor
@@ -17,17 +18,18 @@ from lowgemm.graph import Graph, Node
 from lowgemm.passes._chains import UNARY, chain_operand, clamp
 from lowgemm.passes._convolutions import convolution
 from lowgemm.passes._operators import on_codes, operator
-from lowgemm.passes._prepare import fold_scalars, quantize_before_moving
+from lowgemm.passes._prepare import fold_scalars, quantize_before_moving, requantize_choices
 from lowgemm.passes._quantization import Quantization
 from lowgemm.passes._residuals import fuse_residuals
 from lowgemm.passes._resizes import spell_out_resizes
-from lowgemm.passes._tables import merge_tables, tabulate
+from lowgemm.passes._tables import Function, function_of_codes, merge_tables, tabulate
 from lowgemm.passes._view import View
 
 
 def fuse_quantized(graph: Graph) -> Graph:
     """`graph` (as the frontend made it; consumed) with its quantized islands as integer operators."""
     fold_scalars(graph)
+    requantize_choices(graph)
     quantize_before_moving(graph)
     fuser = _Fuser(graph)
     fuser.run()
@@ -69,12 +71,12 @@ class _Fuser:
         out = self.view.params(node)
         if out is None or node.inputs[0] in self.graph.constants:
             return None
+        function = function_of_codes(self.view, node.inputs[0])
+        if function:
+            return self._table(node, function, out)
         chain: list[Node] = []
         tensor = node.inputs[0]
         while True:
-            source = self.view.dequantized(tensor)
-            if source:
-                return self._table(node, *source, chain[::-1], out)
             producer = self.view.producers.get(tensor)
             if producer is None or not self.view.only_use(tensor):
                 return None
@@ -88,14 +90,12 @@ class _Fuser:
             return None
         return self._operator(producer, node.outputs[0], out, limits)
 
-    def _table(
-        self, node: Node, tensor: str, params: Quantization, chain: list[Node], out: Quantization
-    ) -> Node:
-        """The chain between two quantizations as a table; nothing at all where it is the identity."""
-        if not chain and params == out:
-            self.alias[node.outputs[0]] = tensor
-            return Node("Alias", [tensor], list(node.outputs), {}, node.name)
-        return tabulate(self.graph, tensor, params, chain, node, out)
+    def _table(self, node: Node, function: Function, out: Quantization) -> Node:
+        """The function between two quantizations as a table; nothing at all where it is the identity."""
+        if not function.nodes and function.params == out:
+            self.alias[node.outputs[0]] = function.codes
+            return Node("Alias", [function.codes], list(node.outputs), {}, node.name)
+        return tabulate(self.graph, function, node, out)
 
     def _operator(
         self, node: Node, output: str, out: Quantization | None, limits: tuple[int, int] | None

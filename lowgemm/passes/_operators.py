@@ -1,5 +1,7 @@
 """Operators without weights on codes."""
 
+from dataclasses import replace
+
 from lowgemm.graph import Node
 from lowgemm.passes._quantization import Quantization
 from lowgemm.passes._view import View
@@ -20,9 +22,11 @@ def operator(
     attrs = {**node.attrs, "in": tuple(params), "out": out, "low": clamp[0], "high": clamp[1]}
     shapes = [view.graph.types[t].shape for t in tensors]
     op = None
-    if node.op in ("Add", "Mul") and len(tensors) == 2:
+    if node.op in ("Add", "Sub", "Mul") and len(tensors) == 2:
         if shapes[0] == shapes[1]:
-            op = f"Q{node.op}"
+            op = "QMul" if node.op == "Mul" else "QAdd"
+            if node.op == "Sub":  # the sum with the negation, whose scale is the negated one
+                attrs["in"] = (params[0], replace(params[1], scale=-params[1].scale))
         elif node.op == "Mul" and _per_channel(shapes[0], shapes[1]):
             op = "QMul"
         elif node.op == "Mul" and _per_channel(shapes[1], shapes[0]):
@@ -42,7 +46,7 @@ def operator(
                 )
     elif node.op == "Concat":
         op = "QConcat"
-    elif node.op == "Resize" and params[0] == out and _resizes_pixels(view, node):
+    elif node.op == "Resize" and params[0] == out and resizes_pixels(view, node):
         op = "QResize"
     elif node.op in MOVES and params[0] == out:
         op = "QMove"
@@ -73,7 +77,7 @@ def on_codes(view: View, node: Node) -> Node | None:
         return Node("QMaxPool", node.inputs[:1], node.outputs[:1], attrs, node.name)
     if node.op == "Concat" and not any(t in view.graph.constants for t in node.inputs):
         return Node("QConcat", list(node.inputs), list(node.outputs), attrs, node.name)
-    if node.op == "Resize" and _resizes_pixels(view, node):
+    if node.op == "Resize" and resizes_pixels(view, node):
         return Node("QResize", node.inputs[:1], list(node.outputs), attrs, node.name)
     return None
 
@@ -95,7 +99,7 @@ def _average(view: View, node: Node, attrs: dict) -> str | None:
     return "QAveragePool"
 
 
-def _resizes_pixels(view: View, node: Node) -> bool:
+def resizes_pixels(view: View, node: Node) -> bool:
     """Whether a Resize takes nearest elements along the rows and columns of a map, and of nothing else."""
     before, after = (view.graph.types[t].shape for t in (node.inputs[0], node.output))
     return len(before) == 4 and before[:2] == after[:2] and node.attrs["mode"] == "nearest"

@@ -1,49 +1,97 @@
 """Functions of one tensor's codes, as tables of 256 entries."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from lowgemm.graph import Graph, Node, TensorType
+from lowgemm.passes._chains import varying_operands
 from lowgemm.passes._quantization import Quantization, add_ratios, mul_ratio
+from lowgemm.passes._view import View
 from lowgemm.quant import dequantize_linear, quantize_linear
 
 
-def tabulate(
-    graph: Graph, tensor: str, params: Quantization, chain: list[Node], end: Node, out: Quantization
-) -> Node:
-    """The table of a `chain` of elementwise operators from the codes `tensor` to the QuantizeLinear `end`."""
+@dataclass(frozen=True)
+class Function:
+    """Elementwise float operators, in order, that compute `result` from the codes of one tensor and nothing else.
+
+    `reals` are the names under which the model dequantizes `codes`, all with `params`.
+    """
+
+    codes: str
+    params: Quantization
+    reals: tuple[str, ...]
+    nodes: tuple[Node, ...]
+    result: str
+
+
+def function_of_codes(view: View, tensor: str) -> Function | None:
+    """The function of one quantized tensor that the float `tensor` is, with however many branches; None if it is none.
+
+    Who else reads what lies in between does not matter: it is computed for them beside the table.
+    """
+    shape = view.graph.types[tensor].shape
+    sources: set[tuple[str, Quantization]] = set()
+    reals: list[str] = []
+    inside: set[int] = set()
+    seen, open_ = {tensor}, [tensor]
+    while open_:
+        each = open_.pop()
+        if view.graph.types[each].shape != shape:
+            return None
+        source = view.dequantized(each)
+        if source:
+            sources.add(source)
+            reals.append(each)
+            continue
+        producer = view.producers.get(each)
+        if producer is None or len(sources) > 1:
+            return None
+        operands = varying_operands(view, producer)
+        if not operands:
+            return None
+        inside.add(id(producer))
+        open_ += [t for t in operands if t not in seen]
+        seen.update(operands)
+    if len(sources) != 1:
+        return None
+    codes, params = sources.pop()
+    nodes = tuple(node for node in view.graph.nodes if id(node) in inside)
+    return Function(codes, params, tuple(reals), nodes, tensor)
+
+
+def tabulate(graph: Graph, function: Function, end: Node, out: Quantization) -> Node:
+    """The table of a function from its codes to those of the QuantizeLinear `end`."""
+    params = function.params
     low, high = params.range
     codes = np.arange(low, high + 1).astype(params.dtype)
     real = dequantize_linear(codes, np.float32(params.scale), params.zero_point)
-    for step in chain:
-        real = _evaluate(graph, step, real)
     table = quantize_linear(
-        real.astype(np.float32), np.float32(out.scale), out.zero_point, np.dtype(out.dtype)
+        _evaluate(graph, function, real.astype(np.float32)),
+        np.float32(out.scale),
+        out.zero_point,
+        np.dtype(out.dtype),
     )
-    name = "+".join(step.name for step in chain) or end.name
-    attrs = {"table": table, "in": params, "out": out, "ops": tuple(s.op for s in chain)}
-    return Node("QLut", [tensor], list(end.outputs), attrs, name)
+    name = "+".join(step.name for step in function.nodes) or end.name
+    ops = tuple(step.op for step in function.nodes)
+    attrs = {"table": table, "in": params, "out": out, "ops": ops}
+    return Node("QLut", [function.codes], list(end.outputs), attrs, name)
 
 
-def _evaluate(graph: Graph, node: Node, values: np.ndarray) -> np.ndarray:
-    """One elementwise operator applied to a vector, by the reference definition."""
+def _evaluate(graph: Graph, function: Function, values: np.ndarray) -> np.ndarray:
+    """The function of a vector, by the reference definition."""
     from lowgemm import reference
 
-    single = Graph(name=node.name)
-    constants = [t for t in node.inputs if t and t in graph.constants]
-    inputs = []
-    for tensor in node.inputs:
-        if tensor and tensor not in constants:
-            single.inputs, inputs = ["x"], [*inputs, "x"]
-        elif tensor:
-            single.constants[tensor] = graph.constants[tensor].reshape(-1)
-            single.types[tensor] = TensorType((1,), graph.types[tensor].dtype)
-            inputs.append(tensor)
+    part = Graph(name=function.result, inputs=list(function.reals), outputs=[function.result])
+    part.nodes = list(function.nodes)
+    for tensor in (t for node in part.nodes for t in (*node.inputs, *node.outputs) if t):
+        if tensor in graph.constants:
+            part.constants[tensor] = graph.constants[tensor].reshape(-1)
+            part.types[tensor] = TensorType.of(part.constants[tensor])
         else:
-            inputs.append("")
-    single.types.update(x=TensorType.of(values), y=TensorType.of(values))
-    single.outputs = ["y"]
-    single.nodes = [Node(node.op, inputs, ["y"], dict(node.attrs), node.name)]
-    return reference.run_graph(single, {"x": values})["y"]
+            part.types[tensor] = TensorType.of(values)
+    part.types.update((real, TensorType.of(values)) for real in part.inputs)
+    return reference.run_graph(part, dict.fromkeys(part.inputs, values))[function.result]
 
 
 def merge_tables(graph: Graph) -> None:

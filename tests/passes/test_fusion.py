@@ -217,6 +217,24 @@ OPERANDS = {
         exact=False,
     ),
     "add-to-itself": unary(n("Add", "X X")),
+    "sub": two(n("Sub", "X Z"), ops=["QAdd"]),
+    "sub-relu": two(n("Sub", "Z X", "A"), n("Relu", "A"), ops=["QAdd"]),
+    "sub-scales-of-no-power": two(
+        n("Sub", "X Z"),
+        ops=["QAdd"],
+        codes={"x": (MAP, (0.037, 121)), "z": (OTHER, (0.021, 9))},
+        results={"Y": (0.055, 77)},
+        exact=False,
+    ),
+    "sub-of-a-function": unary(
+        n("Relu", "X", "A"), ("A", 0.25, 0), n("Sub", "X Aq"), results={"Y": (0.125, 200)}
+    ),
+    "residual-subtracted": conv(
+        ("C", 0.25, 90), n("Sub", "Z Cq"), codes=XZ,
+    ),
+    "residual-subtracted-from": conv(
+        ("C", 0.25, 90), n("Sub", "Cq Z"), codes=XZ,
+    ),
     "add-broadcast-stays-float": two(
         n("Add", "X Z"),
         ops=["Dequantize", "Dequantize", "Add", "Quantize"],
@@ -303,6 +321,27 @@ TABLES = {
         n("Sigmoid", "X", "S"), ("S", 1 / 256, 0), n("Mul", "X Sq"), results={"Y": (0.03125, 10)},
         codes={"x": (MAP, (2.0**-4, 128))},
     ),
+    "quick-gelu": unary(
+        n("Mul", "X gain", "A"), n("Sigmoid", "A", "B"), n("Mul", "X B"), constants={"gain": np.float32(1.702)},
+        results={"Y": (0.03, 5)}, **SMALL,
+    ),
+    "branches": unary(
+        n("Exp", "X", "A"), n("Tanh", "A", "B"), n("Sub", "A B", "D"), n("Max", "D X", "E"), n("Mul", "E E"),
+        **SMALL,
+    ),
+    "branch-read-elsewhere": unary(
+        n("Relu", "X", "A"), n("Neg", "A"), n("Softmax", "A", "V", axis=1),
+        ops=["Dequantize", "Relu", "QLut", "Softmax", "Quantize"],
+        results={"Y": Q, "V": (1 / 256, 0)}, exact=False, **SMALL,
+    ),
+    "sinh": unary(n("Sinh", "X"), results={"Y": (0.5, 100)}, **SMALL),
+    "branches-of-two-tensors-stay-float": two(
+        n("Neg", "X", "A"), n("Max", "A Z"), ops=["Dequantize", "Dequantize", "Neg", "Max", "Quantize"],
+    ),
+    "branches-of-two-shapes-stay-float": unary(
+        n("Slice", "X st en", "A"), n("Max", "X A"), ops=["Dequantize", "Slice", "Max", "Quantize"],
+        constants={"st": np.array([0, 0]), "en": np.array([1, 1])},
+    ),
     "after-convolution": conv(("C", 0.25, 90), n("HardSwish", "Cq"), ops=("QConv", "QLut")),
     "within-convolution-stays-float": conv(
         n("Sigmoid", "C"), ops=("QConv", "Sigmoid", "Quantize"), results={"Y": (1 / 256, 0)}, exact=False
@@ -314,8 +353,17 @@ POOL: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2]}
 
 MOVEMENT = {
     "max-pool": unary(n("MaxPool", "X", **POOL), ops=["QMaxPool"], **SAME),
-    "max-pool-scale-change-stays-float": unary(
-        n("MaxPool", "X", **POOL), ops=["Dequantize", "MaxPool", "Quantize"]
+    "max-pool-scale-change": unary(n("MaxPool", "X", **POOL), ops=["QMaxPool", "QLut"]),
+    "max-pool-relu": unary(
+        n("MaxPool", "X", "M", **POOL), n("Relu", "M"), ops=["QMaxPool", "QLut"]
+    ),
+    "max-pool-read-by-two": unary(
+        n("MaxPool", "X", **POOL), n("Identity", "Y", "V"), ops=["QMaxPool", "QLut"],
+        results={"Y": (0.5, 128), "V": Q},
+    ),
+    "max-pool-of-padding-stays-float": unary(
+        n("MaxPool", "X", kernel_shape=[2, 1], dilations=[9, 1], pads=[3, 0, 8, 0]),
+        ops=["Dequantize", "MaxPool", "Quantize"],
     ),
     "global-max-pool": unary(n("GlobalMaxPool", "X"), ops=["QMaxPool"], **SAME),
     "average-pool": unary(n("AveragePool", "X", **POOL), ops=["QAveragePool"]),
@@ -337,6 +385,10 @@ MOVEMENT = {
     "resize": unary(
         n("Resize", "X - sc", mode="nearest"), ops=["QResize"],
         constants={"sc": np.array([1, 1, 2, 2], np.float32)}, **SAME,
+    ),
+    "resize-scale-change": unary(
+        n("Resize", "X - sc", mode="nearest"), ops=["QResize", "QLut"],
+        constants={"sc": np.array([1, 1, 2, 2], np.float32)},
     ),
     "resize-linear-stays-float": unary(
         n("Resize", "X - sc", mode="linear"), ops=["Dequantize", "Resample", "Resample", "Quantize"],
