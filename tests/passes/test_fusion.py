@@ -331,7 +331,7 @@ TABLES = {
     ),
     "branch-read-elsewhere": unary(
         n("Relu", "X", "A"), n("Neg", "A"), n("Softmax", "A", "V", axis=1),
-        ops=["Dequantize", "Relu", "QLut", "Softmax", "Quantize"],
+        ops=["Dequantize", "Relu", "Softmax", "QLut", "Quantize"],
         results={"Y": Q, "V": (1 / 256, 0)}, exact=False, **SMALL,
     ),
     "sinh": unary(n("Sinh", "X"), results={"Y": (0.5, 100)}, **SMALL),
