@@ -69,14 +69,6 @@ class Graph:
     types: dict[str, TensorType] = field(default_factory=dict)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def producer(self, tensor: str) -> Node | None:
-        """The node that computes `tensor`; None for a graph input or a constant."""
-        return next((node for node in self.nodes if tensor in node.outputs), None)
-
-    def consumers(self, tensor: str) -> list[Node]:
-        """The nodes that read `tensor`, each once, in topological order."""
-        return [node for node in self.nodes if tensor in node.inputs]
-
     def producers(self) -> dict[str, Node]:
         """tensor -> the node that computes it, for all tensors at once."""
         return {tensor: node for node in self.nodes for tensor in node.outputs if tensor}

@@ -87,7 +87,7 @@ def fold_padding(graph: Graph) -> None:
         users = match.uses[target]
         if not users or target in graph.outputs:
             continue
-        merged = [_merged_window(match, pad, user, target) for user in users]
+        merged = [_merged_window(pad, user, target) for user in users]
         if any(attrs is None for attrs in merged):
             continue
         for user, attrs in zip(users, merged, strict=True):
@@ -118,7 +118,7 @@ def _parameters(match: Matcher, node: Node) -> tuple | None:
     return float(scale), int(zero), zero.dtype.name
 
 
-def _merged_window(match: Matcher, pad: Node, user: Node, tensor: str) -> dict | None:
+def _merged_window(pad: Node, user: Node, tensor: str) -> dict | None:
     """The attributes with which `user` pads by itself; None if it cannot."""
     filler = {"Conv": 0.0, "AveragePool": 0.0, "MaxPool": -np.inf}.get(user.op)
     if filler is None or pad.attrs["mode"] != "constant" or pad.attrs["value"] != filler:

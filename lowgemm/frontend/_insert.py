@@ -147,7 +147,7 @@ class Inserter:
         self.weight_limit = weight_limit
         self.graph = graph.copy()
         self.graph.nodes = []
-        self.params = _choose_params(graph, plan, ranges)
+        self.params = _choose_params(plan, ranges)
         self.dequantized: dict[str, str] = {}  # quantized tensor -> its name behind the pair
         self.scalars: dict[QParams, tuple[str, str]] = {}
 
@@ -304,7 +304,7 @@ class Inserter:
         return real
 
 
-def _choose_params(graph: Graph, plan: Plan, ranges: dict[str, Range]) -> dict[str, QParams]:
+def _choose_params(plan: Plan, ranges: dict[str, Range]) -> dict[str, QParams]:
     """Parameters of every tensor in the plan; a copy has those of its source."""
     wanted, copied = set(plan.tensors), {}
     for node in plan.nodes:

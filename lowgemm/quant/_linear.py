@@ -31,19 +31,6 @@ def quantize_linear(
     return _clamp(shifted, limits).astype(dtype)
 
 
-def quantize_reciprocal(
-    x: np.ndarray, scale: float, zero_point: int = 0, dtype: str | np.dtype = "uint8"
-) -> np.ndarray:
-    """FBGEMM's Quantize: q = clamp(rint(x * (1 / scale)) + zero_point), ties to even.
-
-    Multiplying with the rounded reciprocal can differ from `quantize_linear` by one step at a tie.
-    """
-    inverse = np.float32(1) / np.float32(scale)
-    with np.errstate(over="ignore", invalid="ignore"):
-        rounded = np.rint(np.asarray(x, np.float32) * inverse).astype(np.float64)
-    return _clamp(rounded + zero_point, np.iinfo(dtype)).astype(dtype)
-
-
 def dequantize_linear(
     q: np.ndarray,
     scale: np.ndarray | np.floating | float,

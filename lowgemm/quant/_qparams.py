@@ -16,15 +16,7 @@ class QParams:
     zero_point: int
 
 
-def choose_qparams(
-    low: float,
-    high: float,
-    qmin: int = 0,
-    qmax: int = 255,
-    *,
-    symmetric: bool = False,
-    power_of_two: bool = False,
-) -> QParams:
+def choose_qparams(low: float, high: float, qmin: int = 0, qmax: int = 255) -> QParams:
     """FBGEMM's rule for the parameters that map `[low, high]` onto `[qmin, qmax]`.
 
     The range is widened to hold 0, which then has an exact representation: padding and ReLU rely on
@@ -33,22 +25,13 @@ def choose_qparams(
     Args:
         low, high: the range of the real numbers; finite.
         qmin, qmax: the range of the integers.
-        symmetric: keep the zero point in the middle of the integers where `low < 0 < high`.
-        power_of_two: round the scale up to a power of two.
     """
     low, high = min(float(low), 0.0), max(float(high), 0.0)
     steps = qmax - qmin
-    centred = symmetric and low < 0 < high
-    if centred:
-        below, above = -(steps // 2 + 1), steps // 2
-        widest = max(abs(low / below), abs(high / above))
-        low, high = widest * below, widest * above
     scale = np.float32((high - low) / steps)
     with np.errstate(divide="ignore", over="ignore"):
         if scale == 0 or np.isinf(np.float32(1) / scale):
             scale = np.float32(0.1)
-    if power_of_two:
-        scale = np.float32(2.0 ** np.ceil(np.log2(float(scale))))
     if scale < _SMALLEST_SCALE:
         stretch = _SMALLEST_SCALE / float(scale)
         scale = np.float32(_SMALLEST_SCALE)
@@ -63,8 +46,6 @@ def choose_qparams(
     error_low = abs(qmin) + abs(low / float(scale))
     error_high = abs(qmax) + abs(high / float(scale))
     exact = from_low if error_low < error_high else from_high
-    if centred:
-        exact = (qmin + qmax) / 2
     return QParams(float(scale), int(np.clip(np.rint(exact), qmin, qmax)))
 
 

@@ -1,6 +1,6 @@
 """CPU targets: instruction-set levels, what each needs of a CPU, and what this host has.
 
-A level is a set of CPU features, never a chip's name: `avx2`, `avx_vnni`, `avx512`, `avx512_vnni`, `amx_int8`.
+A level is a set of CPU features, never a chip's name: `avx2`, `avx_vnni`, `avx512`, `avx512_vnni`.
 """
 
 from lowgemm.targets._levels import LEVELS as LEVELS

@@ -23,7 +23,6 @@ class CpuTarget:
     vector_bits: int
     registers: int
     dot_depth: int
-    executable: bool = True
 
     @property
     def lanes(self) -> int:

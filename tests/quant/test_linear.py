@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lowgemm.quant import dequantize_linear, quantize_linear, quantize_reciprocal
+from lowgemm.quant import dequantize_linear, quantize_linear
 
 
 def test_ties_go_to_even_before_the_zero_point_is_added():
@@ -32,9 +32,3 @@ def test_dequantize_subtracts_before_it_rounds():
     q = np.array([2**31 - 1, -(2**31)], np.int32)
     assert dequantize_linear(q, 1.0, 0).tolist() == [2.0**31, -(2.0**31)]
     assert dequantize_linear(np.array([0, 255], np.uint8), 0.5, 128).tolist() == [-64.0, 63.5]
-
-
-def test_reciprocal_differs_at_most_one_step():
-    x = np.linspace(-1, 1, 10001, dtype=np.float32)
-    exact = quantize_linear(x, 0.0123, 100).astype(int)
-    assert abs(exact - quantize_reciprocal(x, 0.0123, 100)).max() <= 1

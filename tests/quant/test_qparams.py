@@ -1,4 +1,4 @@
-"""Choosing scale and zero point: FBGEMM's published values, and properties over random ranges."""
+"""Choosing scale and zero point: ranges with known parameters, and properties over random ranges."""
 
 import numpy as np
 import pytest
@@ -10,10 +10,20 @@ from lowgemm.quant import choose_qparams, choose_symmetric_scales, quantize_line
 ends = st.floats(-1e4, 1e4, width=32)
 
 
-def test_fbgemm_symmetric_vector():
-    params = choose_qparams(-1.6165, 0.5685, -128, 127, symmetric=True)
-    assert params.scale == pytest.approx(0.012628906)
-    assert params.zero_point == 0
+@pytest.mark.parametrize(
+    ("low", "high", "qmin", "qmax", "scale", "zero_point"),
+    [
+        (-1.0, 1.55, 0, 255, 0.01, 100),
+        (0.5, 2.55, 0, 255, 0.01, 0),  # widened to hold 0
+        (-2.55, -0.5, 0, 255, 0.01, 255),
+        (-1.28, 1.27, -128, 127, 0.01, 0),
+        (0.0, 0.0, 0, 255, 0.1, 0),  # nothing to scale by
+    ],
+)
+def test_known_ranges(low, high, qmin, qmax, scale, zero_point):
+    params = choose_qparams(low, high, qmin, qmax)
+    assert params.scale == np.float32(scale)
+    assert params.zero_point == zero_point
 
 
 @given(ends, ends)
@@ -31,10 +41,6 @@ def test_zero_is_exact_and_the_range_is_covered(a: float, b: float):
 @pytest.mark.parametrize(("low", "high"), [(0, 0), (0, 1e-40), (-1e-9, 1e-9)])
 def test_tiny_ranges_get_a_usable_scale(low: float, high: float):
     assert choose_qparams(low, high).scale >= np.float32(6.1e-5)
-
-
-def test_power_of_two():
-    assert choose_qparams(0, 100, power_of_two=True).scale == 0.5
 
 
 def test_symmetric_scales_along_an_axis():
