@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lowgemm.packing import ConvPacking, ConvShape, DotLayout, word_element
+from lowgemm.packing import ConvPacking, ConvShape, DepthwisePacking, DotLayout, word_element
 
 VNNI16, VNNI8 = DotLayout(16, 4, "uint8", "int8"), DotLayout(8, 4, "uint8", "int8")
 WIDE16, WIDE8 = DotLayout(16, 2, "int16", "int16"), DotLayout(8, 2, "int16", "int16")
@@ -137,3 +137,26 @@ def test_multiply_accumulates_are_counted_per_group() -> None:
     assert (
         ConvShape(2, 7, 7, 32, 64, (3, 3), groups=4, padding=(1, 1, 1, 1)).macs == 2 * 49 * 64 * 72
     )
+
+
+@pytest.mark.parametrize(("lanes", "segments"), [(8, 1), (8, 2), (16, 1), (16, 2), (16, 4)])
+def test_depthwise_channels_lie_where_shuffles_leave_them(lanes: int, segments: int) -> None:
+    """[block][j][k][q] is channel 16 k + 4 j + q of a block, once for every segment; surplus channels are zero."""
+    packing = DepthwisePacking(DotLayout(lanes, 4, "uint8", "int8"), segments)
+    channels = packing.channels + 5
+    packed = packing.pack_channels(np.arange(1, channels + 1))
+    chunks = packing.chunks // segments
+    assert packed.shape == (2, 4, packing.chunks, 4)
+    for block, j, k, q in np.ndindex(packed.shape):
+        channel = block * packing.channels + 16 * (k % chunks) + 4 * j + q
+        assert packed[block, j, k, q] == (channel + 1 if channel < channels else 0)
+
+
+def test_depthwise_rows_form_groups_that_end_in_zeros() -> None:
+    weight = np.arange(1, 76, dtype=np.int8).reshape(3, 1, 5, 5)
+    packed = DepthwisePacking(DotLayout(8, 4, "uint8", "int8")).pack(weight)
+    assert packed.shape == (2, 5, 1, 4, 2, 4, 4)
+    taps = packed[:, :, 0, 0, 0, :3]  # channels 0..2, as (row group, column, channel, row)
+    rows = taps.transpose(2, 0, 3, 1).reshape(3, 8, 5)
+    assert np.array_equal(rows[:, :5], weight[:, 0])
+    assert not rows[:, 5:].any()

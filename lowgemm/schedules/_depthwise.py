@@ -113,9 +113,11 @@ def schedule_qdepthwise2d(
     """Schedule `topi.qdepthwise2d`'s function around the lanewise dot product.
 
     Raises:
-        ValueError: the configuration does not fit the target's registers.
+        ValueError: the configuration does not fit the target's registers, or does not divide the shape.
     """
     config.check(target)
+    if shape.out_height % config.block_rows or shape.out_width % config.segments:
+        raise ValueError(f"{config} does not divide {shape.out_height} rows of {shape.out_width}")
     dot = intrin.lanewise_dot(target, packing.layout.lanes)
     depth = packing.layout.depth
     sch = s_tir.Schedule(func)

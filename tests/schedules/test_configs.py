@@ -95,6 +95,21 @@ def test_depthwise_is_exact_with_any_tile(level, columns, block_rows, monkeypatc
     check(conv, level, kinds=KINDS)
 
 
+@pytest.mark.parametrize("segments", [1, 2, 4])
+@pytest.mark.parametrize(("stride", "kernel"), [(1, 3), (2, 3), (1, 5), (2, 5)])
+@pytest.mark.parametrize("level", isas())
+def test_depthwise_is_exact_with_any_segments(level, stride, kernel, segments, monkeypatch) -> None:
+    """Parts of a row that share vectors, at both ends of a row and with channels that do not fill a block."""
+    if 4 * segments > LEVELS[level].lanes:
+        pytest.skip(f"{segments} segments need vectors of {segments} chunks")
+    e, size = kernel // 2, 12 * stride
+    conv = Conv(
+        (1, 24, size, size), 24, (kernel, kernel), (stride, stride), pads=(e,) * 4, group=24
+    )
+    fixed(monkeypatch, DepthwiseConfig(2, 4, segments))
+    check(conv, level, kinds=KINDS)
+
+
 SHAPES = [
     ConvShape(
         1, size, size, channels, out, (2 * e + 1, 2 * e + 1), (1, 1), (e, e, e, e), groups=groups

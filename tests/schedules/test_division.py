@@ -6,7 +6,7 @@ import pytest
 
 from lowgemm import schedules, topi
 from lowgemm.packing import ConvPacking, ConvShape
-from lowgemm.schedules import ConvConfig
+from lowgemm.schedules import ConvConfig, DepthwiseConfig
 from lowgemm.targets import LEVELS
 
 TARGET = LEVELS["avx_vnni"]
@@ -25,4 +25,18 @@ def test_config_that_does_not_divide_is_refused(bad: ConvConfig) -> None:
 
     schedule(GOOD)
     with pytest.raises(ValueError, match="do not divide"):
+        schedule(bad)
+
+
+@pytest.mark.parametrize("bad", [DepthwiseConfig(2, 3), DepthwiseConfig(2, 7, 2)], ids=str)
+def test_depthwise_config_that_does_not_divide_is_refused(bad: DepthwiseConfig) -> None:
+    shape = ConvShape(1, 7, 11, 32, 32, (3, 3), padding=(1, 1, 1, 1), groups=32)
+
+    def schedule(config: DepthwiseConfig) -> None:
+        packing = schedules.depthwise_packing(TARGET, 1)
+        func = topi.qdepthwise2d(shape, packing, "uint8", "uint8", config.columns)
+        schedules.schedule_qdepthwise2d(func, shape, packing, "uint8", TARGET, config)
+
+    schedule(DepthwiseConfig(2, 1))
+    with pytest.raises(ValueError, match="does not divide 7 rows of 11"):
         schedule(bad)
