@@ -5,11 +5,13 @@
     net = lowgemm.load("model.so", threads=2)
     out = net({"x": array})
 
-Importing this module needs numpy only; `compile` and `quantize` import their tools when called.
+`quantize` writes the quantized model that `compile` would use. Importing this module needs numpy only; `compile` and
+`quantize` import their tools when called.
 """
 
 from lowgemm.compiler import CompiledModel as CompiledModel
 from lowgemm.compiler import compile as compile
+from lowgemm.frontend.quantize import quantize as quantize
 from lowgemm.runtime import Net as Net
 from lowgemm.runtime import load as load
 

@@ -35,7 +35,7 @@ ALLOWED["codegen"] = {"errors", "graph", "targets", "lower", "artifact"}
 _BELOW_COMPILER = set(ALLOWED)
 ALLOWED |= {
     "compiler": _BELOW_COMPILER,
-    "lowgemm": {"errors", "runtime", "compiler"},
+    "lowgemm": {"errors", "frontend", "runtime", "compiler"},
     "demo": {*_BELOW_COMPILER, "compiler", "lowgemm"},
     "cli": {*_BELOW_COMPILER, "compiler", "lowgemm", "demo"},
 }
