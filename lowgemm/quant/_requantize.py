@@ -1,7 +1,7 @@
 """From a 32-bit accumulator to an 8-bit output: the two rounding policies.
 
 `rne` multiplies with a float32 and rounds ties to even; `fixed_point` multiplies with a 31-bit
-integer, shifts, and rounds ties up. They differ, so a kernel's name says which one it follows.
+integer, shifts, and rounds ties up. They differ. All kernels follow `rne`.
 """
 
 from dataclasses import dataclass

@@ -41,22 +41,33 @@ class CpuTarget:
 _AVX2 = ("avx2", "fma", "f16c", "bmi2")
 _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd")
 
+# What LLVM calls a CPU with the features of each tuple.
+_HASWELL, _SKYLAKE = "haswell", "skylake-avx512"
+_YMM: dict[str, int] = {"vector_bits": 256, "registers": 16}
+_ZMM: dict[str, int] = {"vector_bits": 512, "registers": 32}
+
 # Best first: where several levels run, the first one of this table is the default.
 LEVELS: dict[str, CpuTarget] = {
-    t.level: t
-    for t in (
+    target.level: target
+    for target in (
         CpuTarget(
             "avx512_vnni",
             (*_AVX512, "avx512_vnni"),
-            "skylake-avx512",
-            ("+avx512vnni",),
-            512,
-            32,
-            4,
+            llvm_cpu=_SKYLAKE,
+            llvm_features=("+avx512vnni",),
+            dot_depth=4,
+            **_ZMM,
         ),
-        CpuTarget("avx_vnni", (*_AVX2, "avx_vnni"), "haswell", ("+avxvnni",), 256, 16, 4),
-        CpuTarget("avx512", _AVX512, "skylake-avx512", (), 512, 32, 2),
-        CpuTarget("avx2", _AVX2, "haswell", (), 256, 16, 2),
+        CpuTarget(
+            "avx_vnni",
+            (*_AVX2, "avx_vnni"),
+            llvm_cpu=_HASWELL,
+            llvm_features=("+avxvnni",),
+            dot_depth=4,
+            **_YMM,
+        ),
+        CpuTarget("avx512", _AVX512, llvm_cpu=_SKYLAKE, llvm_features=(), dot_depth=2, **_ZMM),
+        CpuTarget("avx2", _AVX2, llvm_cpu=_HASWELL, llvm_features=(), dot_depth=2, **_YMM),
     )
 }
 
