@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lowgemm import targets
-from lowgemm.errors import InputError
+from lowgemm.errors import InputError, UnsupportedOperatorError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from lowgemm.artifact.plan import Plan
+    from lowgemm.artifact.plan import Plan, Variant
+    from lowgemm.lower import Program
+    from lowgemm.targets import CpuTarget
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,40 @@ def compile(
     variants = []
     for level in levels:
         program = lower.lower(fused.copy(), level, threads or _cpus())
-        variants.append(codegen.generate(program, level))
+        variants.append(_generated(program, level))
     return CompiledModel(artifact.Plan(graph.name, *ports, tuple(variants), metadata))
+
+
+def _generated(program: Program, level: CpuTarget) -> Variant:
+    """The program's code.
+
+    Raises:
+        UnsupportedOperatorError: TVM has no code for a kernel that it made of float operators.
+    """
+    from lowgemm import codegen
+
+    try:
+        return codegen.generate(program, level)
+    except Exception as error:  # what kind it is depends on where in TVM it was noticed
+        for call in program.calls:
+            if call.kernel.startswith("float_") and not _compiles(program, call.symbol, level):
+                raise UnsupportedOperatorError(
+                    f"TVM has no code for kernel {call.kernel} of the float operators {call.layer}"
+                ) from error
+        raise
+
+
+def _compiles(program: Program, symbol: str, level: CpuTarget) -> bool:
+    import tvm
+
+    from lowgemm import codegen
+    from lowgemm.artifact.objects import emit_object
+
+    try:
+        emit_object(tvm.IRModule({symbol: program.kernels[symbol]}), codegen.llvm_target(level))
+    except Exception:
+        return False
+    return True
 
 
 def _read(model, calibration, shapes):

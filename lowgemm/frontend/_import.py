@@ -66,7 +66,19 @@ def import_model(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> 
     simplify(graph)
     graph.validate()
     _check_types(graph)
+    _refuse_empty(graph)
     return graph
+
+
+def _refuse_empty(graph: Graph) -> None:
+    """Refuse operators that read or make a tensor without elements: kernels have at least one."""
+    for node in graph.nodes:
+        for tensor in (*node.inputs, *node.outputs):
+            if tensor and graph.types[tensor].size == 0:
+                raise UnsupportedOperatorError(
+                    f"not supported: {node.op} in node {node.name!r} with {tensor!r}, which has no elements"
+                    f" ({graph.types[tensor]})"
+                )
 
 
 def _check_types(graph: Graph) -> None:
@@ -130,6 +142,12 @@ class _Importer:
                 self.unknown.update(proto.output)
             return
         types = self.infer(proto, inputs, name, domain)
+        if types and all(type_ is not None and type_.size == 0 for type_ in types):
+            # Nothing to compute; a Concat of it with something drops it.
+            for tensor, type_ in zip(proto.output, types, strict=True):
+                if tensor and type_ is not None:
+                    self.set_constant(tensor, np.zeros(type_.shape, type_.dtype))
+            return
         call = Call(
             key, name, inputs, list(proto.output), attrs, self.opset, types, self.graph,
             self.fresh, self.unique_name, self.aliases,

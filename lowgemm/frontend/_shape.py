@@ -63,14 +63,20 @@ def concat(call: Call) -> None:
 
 @rewrites("Split")
 def split(call: Call) -> None:
-    """Split {axis, split}: the size of every part."""
+    """Split {axis, split}: the size of every part. Parts without elements become constants."""
     axis = call.axis(0)
-    if any(type_ is None for type_ in call.types):
+    types = [type_ for type_ in call.types if type_ is not None]
+    if len(types) < len(call.types):
         raise UnsupportedForm("the sizes must be known at compile time")
-    sizes = [type_.shape[axis] for type_ in call.types if type_ is not None]
-    if len(sizes) == 1:
+    parts = list(zip(call.outputs, types, strict=True))
+    for tensor, type_ in parts:
+        if tensor and type_.size == 0:
+            call.aliases[tensor] = call.constant(np.zeros(type_.shape, type_.dtype), "empty")
+    parts = [(tensor, type_) for tensor, type_ in parts if type_.size > 0]
+    call.outputs, call.types = [tensor for tensor, _ in parts], [type_ for _, type_ in parts]
+    if len(parts) == 1:
         return call.forward(call.inputs[0])
-    call.emit("Split", call.inputs[:1], {"axis": axis, "split": sizes})
+    call.emit("Split", call.inputs[:1], {"axis": axis, "split": [t.shape[axis] for _, t in parts]})
 
 
 @rewrites("Slice")

@@ -17,6 +17,7 @@ What does not match stays a float operator between Dequantize and Quantize: slow
 from lowgemm.graph import Graph, Node
 from lowgemm.passes._chains import UNARY, chain_operand, clamp
 from lowgemm.passes._convolutions import convolution
+from lowgemm.passes._hyperbolic import spell_out_hyperbolic
 from lowgemm.passes._operators import on_codes, operator
 from lowgemm.passes._prepare import fold_scalars, quantize_before_moving, requantize_choices
 from lowgemm.passes._quantization import Quantization
@@ -34,6 +35,7 @@ def fuse_quantized(graph: Graph) -> Graph:
     fuser = _Fuser(graph)
     fuser.run()
     spell_out_resizes(fuser.graph)
+    spell_out_hyperbolic(fuser.graph)
     return fuser.graph
 
 

@@ -164,3 +164,44 @@ def test_every_imported_operator_has_a_reference():
     }
     ours = {op for op in REWRITERS if "." not in op and not op.startswith("QLinear")}
     assert ours - rewritten <= set(OPERATORS)
+
+
+SPLIT = node("Split", "r sizes", "a b c", axis=1)
+SIZES = {"sizes": np.array([3, 0, 1])}
+
+
+def test_an_empty_part_goes_away():
+    nodes = [
+        node("Relu", "x", "r"),
+        SPLIT,
+        node("Neg", "b", "d"),
+        node("Concat", "c d a", "y", axis=1),
+    ]
+    graph = load_onnx(onnx_models.model(nodes, {"x": IMAGE}, "y", SIZES))
+    assert ops(graph) == ["Relu", "Split", "Concat"]
+    assert graph.nodes[1].attrs == {"axis": 1, "split": [3, 1]}
+    x = np.random.default_rng(0).standard_normal(IMAGE[1], np.float32)
+    r = np.maximum(x, 0)
+    assert np.array_equal(run_graph(graph, {"x": x})["y"], np.concatenate([r[:, 3:], r[:, :3]], 1))
+
+
+def test_all_in_one_part_is_no_split():
+    nodes = [node("Relu", "x", "r"), SPLIT, node("Neg", "a", "y")]
+    sizes = {"sizes": np.array([4, 0, 0])}
+    assert ops(load_onnx(onnx_models.model(nodes, {"x": IMAGE}, "y", sizes))) == ["Relu", "Neg"]
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [node("Relu", "x", "r"), SPLIT, node("Neg", "b", "y")],
+        [node("Slice", "x from to", "s"), node("Relu", "s", "y")],
+    ],
+    ids=["split", "slice"],
+)
+def test_a_result_without_elements_is_refused(nodes: list[onnx.NodeProto]):
+    constants = SIZES | {"from": np.array([0, 9]), "to": np.array([1, 99])}
+    proto = onnx_models.model(nodes, {"x": IMAGE}, "y", constants)
+    with pytest.raises(ModelError) as refused:
+        load_onnx(proto)
+    assert "\n" not in str(refused.value)
