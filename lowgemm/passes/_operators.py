@@ -106,9 +106,5 @@ def resizes_pixels(view: View, node: Node) -> bool:
 
 
 def _per_channel(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    """Whether `other` has one value per channel of `shape` `(n, c, h, w)`."""
-    return (
-        len(shape) == 4
-        and other in ((shape[0], shape[1], 1, 1), (1, shape[1], 1, 1))
-        and shape[0] == 1
-    )
+    """Whether `other` has one value per channel of `shape` `(1, c, h, w)`."""
+    return len(shape) == 4 and shape[0] == 1 and other == (1, shape[1], 1, 1)
