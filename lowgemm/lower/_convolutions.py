@@ -100,7 +100,7 @@ def conv(context: Context, node: Node) -> None:
 
 def _depthwise(context: Context, node: Node, conv: ConvShape) -> None:
     program, target, attrs = context.program, context.target, node.attrs
-    config = schedules.default_depthwise_config(conv, target)
+    config = schedules.default_depthwise_config(conv, target, context.threads)
     packing = schedules.depthwise_packing(target, config.segments)
     shared = schedules.shares_rows(conv, packing.layout, config)
     source, final = attrs["in"], attrs["out"]

@@ -98,11 +98,17 @@ def default_conv_config(shape: ConvShape, target: CpuTarget, threads: int = 1) -
         row_bytes = (
             (2 * shape.in_channels * shape.strides[0] + shape.out_channels) * shape.width * rows
         )
-        block = max(1, min(96 * 1024 // row_bytes, tile_rows // 4))
-        block = _steps.largest_divisor(tile_rows, block)
-    if order == "panels" and panels // vectors < 2 * threads and panels % vectors == 0:
-        # Enough panels for every thread to have some.
-        vectors = _steps.largest_divisor(vectors, max(1, panels // (2 * threads)))
+        # Neighbours stage the rows between them twice.
+        edge = 0.1 * (shape.kernel[0] - 1) / shape.strides[0] + 0.02
+        limit = min(160 * 1024 // row_bytes, tile_rows // 4)
+        block = _steps.balanced_divisor(tile_rows, limit, threads, edge, shape.batch)
+    if order == "panels":
+        # Fewer vectors at once use inputs less often, but may leave every thread as much to do.
+        divisors = [d for d in range(1, vectors + 1) if vectors % d == 0]
+        vectors //= min(
+            divisors,
+            key=lambda d: _steps.parallel_loss(panels // vectors * d, threads) * (0.85 + 0.15 * d),
+        )
     # A weight that meets fewer pixels than this is not worth storing again.
     widen = target.dot_depth == 2 and pixels > 4 * columns
     return ConvConfig(rows, columns, vectors, lanes, 1, order, block, widen)

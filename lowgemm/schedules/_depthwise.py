@@ -47,8 +47,10 @@ class DepthwiseConfig:
         return asdict(self)
 
 
-def default_depthwise_config(shape: ConvShape, target: CpuTarget) -> DepthwiseConfig:
-    """The heuristic choice for `shape`, used where nothing was tuned."""
+def default_depthwise_config(
+    shape: ConvShape, target: CpuTarget, threads: int = 1
+) -> DepthwiseConfig:
+    """The heuristic choice for `shape` on `threads` threads, used where nothing was tuned."""
     # Beside the accumulators LLVM keeps inputs that several taps use, which costs more spills with few registers.
     limit = 7 if target.registers == 32 else 2
     options = [
@@ -79,11 +81,10 @@ def default_depthwise_config(shape: ConvShape, target: CpuTarget) -> DepthwiseCo
         if image_bytes <= 256 * 1024 and packing.blocks(shape.out_channels) >= 4:
             return whole
     # The copy of a block's rows and what is interleaved for one row stay in L2; each block copies its border anew.
-    block_rows = _steps.largest_divisor(
-        shape.out_height, max(1, 256 * 1024 // (row_bytes * shape.strides[0]))
-    )
-    if shape.batch * (shape.out_height // block_rows) * packing.blocks(shape.out_channels) < 4:
-        block_rows = _steps.largest_divisor(shape.out_height, -(-shape.out_height // 4))
+    edge = 0.1 * (shape.kernel[0] - 1) / shape.strides[0] + 0.02
+    limit = 256 * 1024 // (row_bytes * shape.strides[0])
+    others = shape.batch * packing.blocks(shape.out_channels)
+    block_rows = _steps.balanced_divisor(shape.out_height, limit, threads, edge, others)
     return DepthwiseConfig(columns, block_rows, segments)
 
 
