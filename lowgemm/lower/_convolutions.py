@@ -43,7 +43,7 @@ def conv(context: Context, node: Node) -> None:
     flat = conv
     if conv.kernel == (1, 1) and conv.strides == (1, 1) and not any(conv.padding):
         pixels = conv.batch * conv.height * conv.width
-        if pixels < 400:
+        if pixels < schedules.FEW_PIXELS:
             flat = ConvShape(
                 1, 1, pixels, conv.in_channels, conv.out_channels, (1, 1), groups=conv.groups
             )

@@ -1,5 +1,6 @@
 """How operators are computed: s_tir schedules around the dot-product intrinsics, configured by frozen dataclasses."""
 
+from lowgemm.schedules._conv import FEW_PIXELS as FEW_PIXELS
 from lowgemm.schedules._conv import ConvConfig as ConvConfig
 from lowgemm.schedules._conv import default_conv_config as default_conv_config
 from lowgemm.schedules._conv import dot_layout as dot_layout

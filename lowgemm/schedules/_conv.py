@@ -1,4 +1,4 @@
-"""The schedule of the dot-product convolution and GEMM family, one body for every level but AMX.
+"""The schedule of the dot-product convolution and GEMM family, one body for every level.
 
 for block (parallel):                 a block of rows, or a block of weight panels
   [stage the block's input]
@@ -8,7 +8,7 @@ for block (parallel):                 a block of rows, or a block of weight pane
     for row, column, vector:  dst = epilogue(acc)
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import tvm
 from tvm import s_tir
@@ -19,6 +19,11 @@ from lowgemm.schedules import _steps
 from lowgemm.schedules._prefetch import mark_loop, prefetch_weights
 from lowgemm.targets import CpuTarget
 from lowgemm.topi import ConvForm, holds_codes
+
+# Below this an image is so small against the weights that panels of weights are the blocks to share among threads.
+FEW_PIXELS = 400
+# A kernel of fewer multiply-accumulates takes some 2 us: waking a second thread gains nothing, and may wait for a CPU.
+SERIAL_MACS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -55,10 +60,6 @@ class ConvConfig:
         if used > target.registers:
             raise ValueError(f"{self} needs {used} registers of {target.registers}")
 
-    def to_json(self) -> dict:
-        """The knobs by name."""
-        return asdict(self)
-
 
 def dot_layout(target: CpuTarget, lanes: int) -> DotLayout:
     """The operand form of `target`'s dot product with `lanes` outputs a vector."""
@@ -90,7 +91,7 @@ def default_conv_config(shape: ConvShape, target: CpuTarget, threads: int = 1) -
     )
     tile_rows = -(-shape.out_height // rows)
     # A block of rows re-reads all weights; a panel re-reads the whole input. The larger operand is read once.
-    if shape.groups == 1 and (pixels < 400 or weights > 4 * pixels * shape.in_channels):
+    if shape.groups == 1 and (pixels < FEW_PIXELS or weights > 4 * pixels * shape.in_channels):
         order, block = "panels", 1
     else:
         order = "rows"
@@ -202,9 +203,10 @@ def schedule_qconv2d(
 
     # Parallel loops come before decompose_reduction, which refuses the dataflow otherwise.
     block = sch.fuse(n, yb) if config.order == "rows" else po
-    sch.parallel(block)
+    parallel = sch.parallel if shape.macs >= SERIAL_MACS else lambda loop: None
+    parallel(block)
     if form.staged:
-        _place_stage(sch, shape, config, block)
+        _place_stage(sch, shape, config, block, parallel)
     if form.widen:
         widen = sch.get_sblock("widen")
         if config.order == "panels":
@@ -212,10 +214,10 @@ def schedule_qconv2d(
             fused = sch.fuse(*sch.get_loops(widen)[1:])
         else:
             outer, *inner = sch.get_loops(widen)
-            sch.parallel(outer)
+            parallel(outer)
             fused = sch.fuse(*inner)
         _steps.vectorize_innermost(sch, fused, 16)
-    _steps.initialise_registers(sch, acc, r, lanes)
+    _steps.initialise_registers(sch, acc, r)
     for loop in (ji, ay, ax, ap):
         sch.unroll(loop)
     sch.tensorize(al, dot.name)
@@ -254,7 +256,7 @@ def _vectorize_output(sch, whole, shape, form, yi, xi, pi, lane) -> None:
         _steps.vectorize_guarded(sch, lane, shape.out_channels)
 
 
-def _place_stage(sch, shape, config, block) -> None:
+def _place_stage(sch, shape, config, block, parallel) -> None:
     """Stage the input of a row block inside it, or, under panels, the whole input once, in parallel, beforehand."""
     stage = sch.get_sblock("stage")
     if config.order == "rows":
@@ -265,9 +267,9 @@ def _place_stage(sch, shape, config, block) -> None:
         if shape.out_height == 1:
             # One long row: cut it at pixels.
             pixel, row = sch.split(row, [None, shape.in_channels])
-            sch.parallel(pixel)
+            parallel(pixel)
         else:
-            sch.parallel(sch.fuse(n, h))
+            parallel(sch.fuse(n, h))
     if shape.in_channels % 16 == 0 or shape.in_channels >= 64:
         _steps.vectorize_innermost(sch, row, 64, uniform=shape.in_channels)
         return

@@ -9,7 +9,7 @@ for rows, block of channels (parallel):
     requantize four vectors to one, in order
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import tvm
 from tvm import s_tir
@@ -17,6 +17,7 @@ from tvm import s_tir
 from lowgemm import intrin
 from lowgemm.packing import ConvShape, DepthwisePacking, DotLayout
 from lowgemm.schedules import _steps
+from lowgemm.schedules._conv import SERIAL_MACS
 from lowgemm.targets import CpuTarget
 
 
@@ -41,10 +42,6 @@ class DepthwiseConfig:
         used = 4 * self.columns + (1 if target.dot_depth == 4 else 2)
         if used > target.registers:
             raise ValueError(f"{self} needs {used} registers of {target.registers}")
-
-    def to_json(self) -> dict:
-        """The knobs by name."""
-        return asdict(self)
 
 
 def default_depthwise_config(
@@ -138,7 +135,8 @@ def schedule_qdepthwise2d(
     xo, xi = sch.split(x, [None, config.columns])
     sch.reorder(n, yb, b, yi, xo, *([] if direct else [segment]), xi, *inner)
     block = sch.fuse(n, yb, b)
-    sch.parallel(block)
+    if shape.macs >= SERIAL_MACS // 4:  # a quarter of the rate of dense products
+        sch.parallel(block)
     if not direct:
         _steps.vectorize_guarded(sch, inner[0], shape.out_channels)
         sch.compute_at(packed, xo, preserve_unit_loops=True)

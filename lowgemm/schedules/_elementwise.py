@@ -7,7 +7,7 @@ from lowgemm.schedules import _steps
 
 
 def schedule_elementwise(
-    func: tvm.tirx.PrimFunc, width: int, uniform: int | None = None, grain: int = 8192
+    func: tvm.tirx.PrimFunc, width: int, uniform: int | None = None, grain: int = 16384
 ) -> tvm.tirx.PrimFunc:
     """Schedule the block `dst`: vectors of at most `width` elements inside, blocks of about `grain` in parallel.
 

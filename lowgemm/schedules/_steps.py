@@ -62,11 +62,10 @@ def balanced_divisor(n: int, limit: int, threads: int, edge: float, others: int 
     return min(divisors, key=lambda d: parallel_loss(n // d * others, threads) * (1 + edge / d))
 
 
-def initialise_registers(sch: s_tir.Schedule, acc, at, lanes: int) -> None:
+def initialise_registers(sch: s_tir.Schedule, acc, at) -> None:
     """Take the zeroing of the accumulators out of the reduction, one vector store each, fully unrolled."""
     init = sch.decompose_reduction(acc, at)
-    *outer, columns = sch.get_loops(init)[-3:]
-    panel, lane = sch.split(columns, [None, lanes])
+    *outer, lane = sch.get_loops(init)[-4:]
     sch.vectorize(lane)
-    for loop in (*outer, panel):
+    for loop in outer:
         sch.unroll(loop)

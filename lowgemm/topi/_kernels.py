@@ -41,7 +41,8 @@ def lookup(size: int, width: int, permute: bool) -> tvm.tirx.PrimFunc:
     """
     rows, columns = (4, 64) if permute else (16, width)
     vectors = size // width
-    chunk = max(d for d in range(1, 65) if vectors % d == 0) if vectors else 1
+    # A task is at most 32 KB: half a microsecond.
+    chunk = max(d for d in range(1, 32768 // width + 1) if vectors % d == 0) if vectors else 1
     blocks = vectors // chunk
     tail = size - vectors * width
     vec = f"uint8x{width}"

@@ -165,10 +165,3 @@ def test_a_tile_that_spills_is_refused(level: str, rows: int, columns: int, vect
         # With the vector of weights and the broadcast, two registers more than there are at least.
         ConvConfig(rows, columns + 2, vectors, target.lanes, 1, "rows", 1).check(target)
     assert accumulators < target.registers
-
-
-def test_configurations_tell_their_knobs_by_name() -> None:
-    assert ConvConfig(1, 14, 2, 16, 1, "rows", 4).to_json()["columns"] == 14
-    shape = ConvShape(1, 7, 7, 16, 16, (3, 3), groups=16)
-    tile = schedules.default_depthwise_config(shape, LEVELS["avx2"])
-    assert DepthwiseConfig(**tile.to_json()) == tile

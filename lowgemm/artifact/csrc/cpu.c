@@ -13,12 +13,11 @@ typedef struct {
 } feature_bit;
 
 enum { EAX, EBX, ECX, EDX };
-enum { YMM = 0x06, ZMM = 0xE6, TMM = 0x60000 };
+enum { YMM = 0x06, ZMM = 0xE6 };
 
 static const feature_bit FEATURES[] = {
     {"fma", 1, 0, ECX, 12, YMM},
     {"f16c", 1, 0, ECX, 29, YMM},
-    {"avx", 1, 0, ECX, 28, YMM},
     {"bmi2", 7, 0, EBX, 8, 0},
     {"avx2", 7, 0, EBX, 5, YMM},
     {"avx512f", 7, 0, EBX, 16, ZMM},
@@ -29,9 +28,6 @@ static const feature_bit FEATURES[] = {
     {"avx512_vnni", 7, 0, ECX, 11, ZMM},
     {"avx512vbmi", 7, 0, ECX, 1, ZMM},
     {"avx_vnni", 7, 1, EAX, 4, YMM},
-    {"avx512_bf16", 7, 1, EAX, 5, ZMM},
-    {"amx_tile", 7, 0, EDX, 24, TMM},
-    {"amx_int8", 7, 0, EDX, 25, TMM},
 };
 
 static uint32_t saved_state(void) {
