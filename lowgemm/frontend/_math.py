@@ -23,16 +23,28 @@ _UNARY = (
 )
 _BINARY = (
     *("Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
-    *("Mod", "Mul", "Or", "Pow", "PRelu", "Sub", "Xor"),
+    *("Mod", "Mul", "Or", "PRelu", "Sub", "Xor"),
 )
 
 
 @rewrites(*_UNARY, *_BINARY, "Where", "MatMul")
 def keep(call: Call) -> None:
     """Operators whose newest form is their only one, up to attributes with defaults."""
-    if call.op in ("Add", "Sub", "Mul", "Div", "Pow") and call.attrs.get("broadcast"):
+    if call.op in ("Add", "Sub", "Mul", "Div") and call.attrs.get("broadcast"):
         raise UnsupportedForm("broadcasting by attribute")
     call.emit(call.op, call.inputs, canonical_attrs(call.op, call.attrs))
+
+
+@rewrites("Pow")
+def power(call: Call) -> None:
+    """Pow of two operands of one type, where the exponent is a constant."""
+    base, exponent = call.inputs
+    value, dtype = call.value(1), call.type(0).dtype
+    if call.attrs.get("broadcast"):
+        raise UnsupportedForm("broadcasting by attribute")
+    if value is not None and value.dtype != dtype and np.array_equal(value.astype(dtype), value):
+        exponent = call.constant(value.astype(dtype), "exponent")
+    call.emit("Pow", [base, exponent])
 
 
 @rewrites("Swish")

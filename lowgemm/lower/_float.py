@@ -1,5 +1,7 @@
 """Float regions: imported, legalized and fused by TVM's Relax, then scheduled here and emitted as kernel calls."""
 
+from contextlib import redirect_stdout
+
 import tvm
 from tvm import relax
 from tvm.ir.expr import GenericConst
@@ -123,7 +125,8 @@ def _imported(model, nodes: list[Node]) -> tvm.IRModule:
 
     names = ", ".join(f"{node.op} ({node.name})" for node in nodes[:8])
     try:
-        mod = from_onnx(model, keep_params_in_input=False)
+        with redirect_stdout(None):  # where the importer writes beside what it raises
+            mod = from_onnx(model, keep_params_in_input=False)
         mod = _PIPELINE(mod)
     except Exception as error:  # by which the importer tells what it does not take: any kind
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -36,12 +36,15 @@ def convolution(
     if fitted is None:
         return None
     values, rounded, product = fitted
-    scale = product if out is None else product / np.float64(np.float32(out.scale))
+    # In float32 and in this order, as the engines in use have it: the same ties, so the same codes.
+    scale = product.astype(np.float32)
+    if out is not None:
+        scale = scale / np.float32(out.scale)
     attrs = {
         "gemm": gemm,
         "weight": np.ascontiguousarray(values),
         "bias": rounded.astype(np.int32),
-        "scale": scale.astype(np.float32),
+        "scale": scale,
         "in": params,
         "out": out,
     }

@@ -17,12 +17,12 @@ What does not match stays a float operator between Dequantize and Quantize: slow
 from lowgemm.graph import Graph, Node
 from lowgemm.passes._chains import UNARY, chain_operand, clamp
 from lowgemm.passes._convolutions import convolution
-from lowgemm.passes._hyperbolic import spell_out_hyperbolic
 from lowgemm.passes._operators import on_codes, operator
 from lowgemm.passes._prepare import fold_scalars, quantize_before_moving, requantize_choices
 from lowgemm.passes._quantization import Quantization
 from lowgemm.passes._residuals import fuse_residuals
 from lowgemm.passes._resizes import spell_out_resizes
+from lowgemm.passes._spelled_out import spell_out_operators
 from lowgemm.passes._tables import Function, function_of_codes, merge_tables, tabulate
 from lowgemm.passes._view import View
 
@@ -35,7 +35,7 @@ def fuse_quantized(graph: Graph) -> Graph:
     fuser = _Fuser(graph)
     fuser.run()
     spell_out_resizes(fuser.graph)
-    spell_out_hyperbolic(fuser.graph)
+    spell_out_operators(fuser.graph)
     return fuser.graph
 
 

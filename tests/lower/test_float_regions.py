@@ -5,13 +5,14 @@ import pytest
 
 from lowgemm.errors import UnsupportedOperatorError
 from lowgemm.passes import fuse_quantized
+from lowgemm.reference import run_graph
 
 import kernels
 import whole
 from whole import Model, codes
 
 # TVM's exponential is right to some 1e-6 of its value, and squaring doubles that.
-HYPERBOLIC_TOLERANCE = 5e-6
+EXP_TOLERANCE = 5e-6
 
 pytestmark = pytest.mark.isa(whole.LEVEL)
 
@@ -45,14 +46,40 @@ def test_hyperbolic(op: str) -> None:
     with np.errstate(over="ignore"):
         expected = getattr(np, op.lower())(m.inputs["x"].astype(np.float64)).astype(np.float32)
     found = kernels.run(fuse_quantized(graph), whole.LEVEL, m.inputs)[y]
-    np.testing.assert_allclose(found, expected, HYPERBOLIC_TOLERANCE, HYPERBOLIC_TOLERANCE)
+    np.testing.assert_allclose(found, expected, EXP_TOLERANCE, EXP_TOLERANCE)
 
 
-def test_form_that_the_importer_does_not_take() -> None:
-    """Which it tells by a TypeError."""
-    m = Model(x=np.array([1, 2], np.float32))
+def test_celu() -> None:
+    m = Model(x=np.linspace(-20, 20, 101, dtype=np.float32))
+    y = m.op("Celu", "x", alpha=3.0)
+    graph = m.graph(y)
+    expected = run_graph(graph, m.inputs)[y]
+    found = kernels.run(fuse_quantized(graph), whole.LEVEL, m.inputs)[y]
+    np.testing.assert_allclose(found, expected, EXP_TOLERANCE, EXP_TOLERANCE)
+
+
+def test_integer_exponent() -> None:
+    """As exporters write squares."""
+    m = Model(x=np.array([-3, 0.5, 2], np.float32))
+    m.check(m.op("Pow", "x", m.constant(2, np.int64)))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_indices_outside_read_nothing_else(dtype: type) -> None:
+    """A user gives them; the nearest end is taken."""
+    rows = np.arange(12, dtype=np.float32).reshape(4, 3)
+    m = Model(i=np.array([[0, 3, -1], [-4, 4, 10**9], [-5, -(10**9), 2]], dtype))
+    y = m.op("Gather", m.constant(rows), "i", axis=0)
+    found = kernels.run(m.fused(y), whole.LEVEL, m.inputs)[y]
+    assert np.array_equal(found, rows[[[0, 3, 3], [0, 3, 3], [0, 0, 2]]])
+
+
+def test_form_that_the_importer_does_not_take(capfd: pytest.CaptureFixture[str]) -> None:
+    """Which it tells by a TypeError, and to whoever looks at the screen."""
+    m = Model(x=np.array([1, 2], np.float32), k=np.array([2, 3]))
     with pytest.raises(UnsupportedOperatorError, match="the_Pow"):
-        m.check(m.op("Pow", "x", m.constant([2, 3], np.int64)))
+        m.check(m.op("Pow", "x", "k"))
+    assert capfd.readouterr().out == ""
 
 
 def test_form_that_the_importer_misreads() -> None:
