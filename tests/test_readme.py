@@ -37,7 +37,7 @@ def test_set_up_is_two_commands_and_the_first_runs_the_demo() -> None:
     assert len(commands) == 2
     assert all(len(command.splitlines()) == 1 for command in commands)
     assert commands[0].rstrip().endswith("lowgemm demo")
-    assert commands[1].rstrip().endswith("pytest")
+    assert commands[1].rstrip().endswith("pytest -n auto"), "the whole suite, on all CPUs"
 
 
 def test_links_lead_to_files() -> None:
