@@ -61,6 +61,7 @@ def conv(context: Context, node: Node) -> None:
         staged=schedules.needs_stage(flat, packing, in_dtype, config),
         widen=layout.rhs != "int8" and config.widen,
         residual=residual,
+        residual_first="add" in attrs and attrs["add"]["residual_first"],
     )
 
     def make():

@@ -18,6 +18,11 @@ class Quantization:
         """The smallest and the largest q."""
         return (0, 255) if self.dtype == "uint8" else (-128, 127)
 
+    @property
+    def pair(self) -> tuple[float, int]:
+        """(scale, zero point)."""
+        return self.scale, self.zero_point
+
     def quantize(self, value: float) -> int:
         """The q of one real value."""
         low, high = self.range
@@ -26,14 +31,6 @@ class Quantization:
                 np.rint(np.float32(value) / np.float32(self.scale)) + self.zero_point, low, high
             )
         )
-
-
-def add_ratios(
-    first: Quantization, second: Quantization, out: Quantization
-) -> tuple[np.float32, np.float32]:
-    """What QAdd multiplies its operands with: each scale over the output's, rounded to float32 once."""
-    ratios = [np.float32(np.float64(q.scale) / np.float64(out.scale)) for q in (first, second)]
-    return ratios[0], ratios[1]
 
 
 def mul_ratio(first: Quantization, second: Quantization, out: Quantization) -> np.float32:

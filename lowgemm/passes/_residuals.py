@@ -25,8 +25,6 @@ def fuse_residuals(graph: Graph) -> None:
                 and conv.attrs["out"] is not None
                 and len(uses[conv.output]) == 1
                 and conv.output not in graph.outputs
-                # The fused sum takes the codes as the convolution made them: with its zero point.
-                and conv.attrs["out"].zero_point == add.attrs["in"][side].zero_point
                 and add.inputs[0] != add.inputs[1]
                 and (other is None or order[id(other)] < order[id(conv)])
             ):
@@ -34,9 +32,9 @@ def fuse_residuals(graph: Graph) -> None:
         if not candidates:
             continue
         _, side, conv = max(candidates, key=lambda c: c[0])
-        mine, theirs = add.attrs["in"][side], add.attrs["in"][1 - side]
         conv.attrs["add"] = {
-            "in": (mine, theirs),
+            "in": add.attrs["in"],
+            "residual_first": side == 1,
             "out": add.attrs["out"],
             "low": add.attrs["low"],
             "high": add.attrs["high"],

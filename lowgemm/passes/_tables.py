@@ -6,9 +6,9 @@ import numpy as np
 
 from lowgemm.graph import Graph, Node, TensorType
 from lowgemm.passes._chains import varying_operands
-from lowgemm.passes._quantization import Quantization, add_ratios, mul_ratio
+from lowgemm.passes._quantization import Quantization, mul_ratio
 from lowgemm.passes._view import View
-from lowgemm.quant import dequantize_linear, quantize_linear
+from lowgemm.quant import add_codes, dequantize_linear, quantize_linear, sum_factors
 
 
 @dataclass(frozen=True)
@@ -139,12 +139,10 @@ def _arithmetic(
 ) -> np.ndarray:
     """QAdd or QMul on vectors of codes, in the kernels' float32 arithmetic."""
     out: Quantization = node.attrs["out"]
-    real = [(c - q.zero_point).astype(np.float32) for c, q in zip(codes, sources, strict=True)]
+    low, high = node.attrs["low"], node.attrs["high"]
     if node.op == "QAdd":
-        first, second = add_ratios(*sources, out=out)
-        value = real[0] * first + real[1] * second
-    else:
-        value = real[0] * real[1] * mul_ratio(*sources, out=out)
-    return np.clip(np.rint(value) + out.zero_point, node.attrs["low"], node.attrs["high"]).astype(
-        out.dtype
-    )
+        factors = sum_factors(*(q.pair for q in (*sources, out)))
+        return add_codes(codes[0], codes[1], factors, low, high, out.dtype)
+    real = [(c - q.zero_point).astype(np.float32) for c, q in zip(codes, sources, strict=True)]
+    value = real[0] * real[1] * mul_ratio(*sources, out=out)
+    return np.clip(np.rint(value) + out.zero_point, low, high).astype(out.dtype)

@@ -14,17 +14,18 @@ _TO_INTEGER = 12582912.0
 _TO_INTEGER_BITS = 0x4B400000
 
 
-def round_clamped(value, low, high):
-    """rint(value), ties to even, clamped to the integers `low` and `high` (|low|, |high| < 2^22), as float32.
+def round_clamped(value, low, high, plus):
+    """rint(value), ties to even, clamped to the integers `low` and `high` (|low|, |high| < 2^22), as float32, `plus` an
+    integer.
 
     Clamping first gives the same, since rounding is monotone and keeps integers; it also bounds the value for the
     rounding. (TVM takes vectors of calls to nearbyint apart.)
     """
-    return _shifted(value, low, high) - f32(_TO_INTEGER)
+    return _shifted(value, low, high) - (f32(_TO_INTEGER) - plus)
 
 
 def round_clamped_int(value, low, high):
-    """`round_clamped` as int32."""
+    """`round_clamped` as int32, plus nothing."""
     bits = tirx.reinterpret(_like("int32", value), _shifted(value, low, high))
     return bits - tirx.const(_TO_INTEGER_BITS, "int32")
 
@@ -32,19 +33,11 @@ def round_clamped_int(value, low, high):
 def _shifted(value, low, high):
     # NaN compares false, which takes the second operand of the maximum: the least code, as `quant` has it.
     # An FMA by 1, because TVM would cancel a constant that is added and subtracted; LLVM makes an addition of it.
-    return _fma(tirx.min(tirx.max(value, low), high), f32(1.0), f32(_TO_INTEGER))
+    return fma(tirx.min(tirx.max(value, low), high), f32(1.0), f32(_TO_INTEGER))
 
 
-def product(a, b):
-    """a * b as the float32 it rounds to, for use in a sum.
-
-    LLVM contracts the product and the sum into one FMA otherwise, which rounds once where the definition rounds twice.
-    An FMA with +0 cannot be contracted further, and only turns -0 into +0.
-    """
-    return _fma(a, b, f32(0.0))
-
-
-def _fma(a, b, c):
+def fma(a, b, c):
+    """a * b + c, rounded once."""
     lanes = _like("float32", a)
     return tirx.call_intrin(lanes, "tirx.fma", a, *(_broadcast(v, lanes) for v in (b, c)))
 

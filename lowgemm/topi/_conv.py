@@ -15,7 +15,8 @@ class ConvForm:
 
     `tile` is `(rows, columns)` of output pixels that a kernel computes at once: the accumulation is defined on sizes
     rounded up to it (the surplus is computed and dropped), so that no tile needs a guard. `staged` says that the input
-    goes through a padded copy in the operand dtype.
+    goes through a padded copy in the operand dtype. `residual` is the dtype of a tensor to add, which is the sum's
+    first operand if `residual_first`.
     """
 
     in_dtype: str
@@ -24,6 +25,7 @@ class ConvForm:
     staged: bool
     widen: bool
     residual: str | None = None
+    residual_first: bool = False
 
 
 def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.PrimFunc:
@@ -36,7 +38,7 @@ def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.
     Arguments of the function, in order:
         data `(batch, height, width * in_channels)` u8 or s8; weight `packing.packed_shape` s8;
         bias int32 and scale float32 `(panels * lanes,)`; pad int32 `(1,)` if staged; out float32 `(3,)` if the output
-        is 8-bit; with a residual: other, the output's shape, and add float32 `(7,)`;
+        is 8-bit; with a residual: other, the output's shape, and add float32 `(5,)`;
         dst `(batch, oh, ow, out_channels)`.
     """
     lanes, depth = packing.layout.lanes, packing.layout.depth
@@ -139,7 +141,7 @@ def _dst(shape, packing, form, acc, bias, scale, args):
     def value(n, y, x, o):
         stage = (acc[n, y, x, o], bias[o], scale[o], out)
         if form.residual:
-            q = _epilogue.requantize_add(*stage, other[n, y, x, o], params)
+            q = _epilogue.requantize_add(*stage, other[n, y, x, o], params, form.residual_first)
         else:
             q = _epilogue.requantize(*stage)
         return q.astype(form.out_dtype)

@@ -12,7 +12,7 @@ from lowgemm.topi._arith import f32
 
 
 def qadd(size: int, a_dtype: str, b_dtype: str, out_dtype: str) -> tvm.tirx.PrimFunc:
-    """Numerics 2 on flat tensors. Arguments: a, b `(size,)`; params float32 `(7,)`; dst `(size,)`."""
+    """Numerics 2 on flat tensors. Arguments: a, b `(size,)`; params float32 `(5,)`; dst `(size,)`."""
     a = te.placeholder((size,), a_dtype, name="a")
     b = te.placeholder((size,), b_dtype, name="b")
     params = te.placeholder((_epilogue.ADD_PARAMS,), "float32", name="params")

@@ -4,18 +4,17 @@ Requantize (numerics 1):  q = clamp(rint(float32(acc + bias) * scale) + zero_poi
 point added after rounding. `bias` already holds the zero-point correction `-x_zero_point * sum_k w`; `low` and `high`
 are the dtype's range, narrowed by a fused ReLU or clip (a clip commutes with a monotone quantizer, so this is exact).
 
-Residual add (numerics 2): with a = q above and b the other operand,
-    y = clamp(rint((a - za) * (sa / sy) + (b - zb) * (sb / sy)) + zy, low, high)
-in float32, the two ratios rounded once at compile time. ONNX writes the division by sy last; the two forms differ only
-where the sum lies within rounding of a tie.
+Sum (numerics 2) of codes a and b:  y = clamp(rint(fma(a, sa / sy, fma(b, sb / sy, fixed))), low, high), with the zero
+points folded into `fixed` (`quant.sum_factors`), as ONNX Runtime's QLinearAdd computes it. A residual is added to the
+code that numerics 1 gives: the convolution's own rounding to 8 bits stays where the model put it.
 """
 
 from tvm import te
 
-from lowgemm.topi._arith import product, round_clamped, round_clamped_int, to_float
+from lowgemm.topi._arith import fma, round_clamped, round_clamped_int, to_float
 
 REQUANTIZE_PARAMS = 3
-ADD_PARAMS = 7
+ADD_PARAMS = 5
 
 
 def requantize(acc, bias, scale, params: te.Tensor):
@@ -30,22 +29,27 @@ def quantized_from(real, zero_point, low, high):
     return code + zero_point.astype("int32")
 
 
-def requantize_add(acc, bias, scale, params: te.Tensor, other, add_params: te.Tensor):
-    """Numerics 1, then numerics 2 with its result as the first operand, as int32.
-
-    `za` is the zero point of the requantization, and is neither added nor subtracted here.
-    """
+def requantize_add(
+    acc, bias, scale, params: te.Tensor, other, add_params: te.Tensor, other_first: bool
+):
+    """Numerics 1, then numerics 2 of its code and `other` (the first operand if `other_first`), as int32."""
     zero_point, low, high = (params[i] for i in range(3))
     real = to_float(acc + bias) * scale
-    centred = round_clamped(real, low - zero_point, high - zero_point)
-    return _sum(centred, other.astype("float32") - add_params[2], add_params)
+    code = round_clamped(real, low - zero_point, high - zero_point, zero_point)
+    operands = (to_code(other), code) if other_first else (code, to_code(other))
+    return _sum(*operands, add_params)
 
 
 def add(a, b, params: te.Tensor):
-    """Numerics 2 as int32, of two codes. `params` float32 `(za, sa / sy, zb, sb / sy, zy, low, high)`."""
-    return _sum(a.astype("float32") - params[0], b.astype("float32") - params[2], params)
+    """Numerics 2 as int32, of two codes. `params` float32 `(sa / sy, sb / sy, fixed, low, high)`."""
+    return _sum(to_code(a), to_code(b), params)
+
+
+def to_code(value):
+    """An 8-bit code as float32."""
+    return value.astype("float32")
 
 
 def _sum(a, b, params: te.Tensor):
-    total = product(a, params[1]) + product(b, params[3])
-    return quantized_from(total, *(params[i] for i in range(4, 7)))
+    total = fma(a, params[0], fma(b, params[1], params[2]))
+    return round_clamped_int(total, params[3], params[4])

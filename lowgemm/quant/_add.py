@@ -1,0 +1,44 @@
+"""The sum of two quantized tensors, in the arithmetic of its kernels."""
+
+import numpy as np
+
+
+def fma(a: np.ndarray, b: np.float32, c: np.ndarray | np.float32) -> np.ndarray:
+    """a * b + c rounded to float32 once, for codes `a` (at most 9 bits) and float32 `b` and `c`.
+
+    The product of a code and a float32 has 33 bits, so the 64 of a long double hold the sum as long as the exponents of
+    `a * b` and `c` differ by at most 31.
+    """
+    wide = np.asarray(a, np.longdouble) * np.longdouble(b) + np.asarray(c, np.longdouble)
+    return wide.astype(np.float32)
+
+
+def sum_factors(
+    first: tuple[float, int], second: tuple[float, int], out: tuple[float, int]
+) -> tuple[np.float32, np.float32, np.float32]:
+    """(ra, rb, fixed) with which `add_codes` adds: each (scale, zero point) that of a tensor.
+
+    ra = sa / sy, rb = sb / sy, fixed = zy - fma(za, ra, zb * rb), each rounded to float32.
+    """
+    (sa, za), (sb, zb), (sy, zy) = first, second, out
+    ra, rb = (np.float32(s) / np.float32(sy) for s in (sa, sb))
+    offset = fma(np.array(za), ra, np.float32(zb) * rb)
+    return ra, rb, np.float32(np.float32(zy) - offset)
+
+
+def add_codes(
+    a: np.ndarray,
+    b: np.ndarray,
+    factors: tuple[np.float32, np.float32, np.float32],
+    low: int,
+    high: int,
+    dtype: str | np.dtype,
+) -> np.ndarray:
+    """y = clamp(rint(fma(a, ra, fma(b, rb, fixed))), low, high), ties to even.
+
+    It is how ONNX Runtime's QLinearAdd computes (a - za) * sa + (b - zb) * sb over sy, plus zy: the zero points are
+    folded into one constant, so ties are those of the sum with the zero point in it.
+    """
+    ra, rb, fixed = factors
+    total = fma(a.astype(np.int64), ra, fma(b.astype(np.int64), rb, fixed))
+    return np.clip(np.rint(total), low, high).astype(dtype)
