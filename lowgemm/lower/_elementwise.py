@@ -55,7 +55,7 @@ def mul(context: Context, node: Node) -> None:
     program, attrs = context.program, node.attrs
     a, b = (program.operand(t) for t in node.inputs)
     out = context.declare(node.outputs[0])
-    channels = a.shape[-1]
+    channels = a.shape[-1] if a.shape else 1
     pixels = int(np.prod(a.shape)) // channels
     per_channel = int(np.prod(b.shape)) == channels and pixels > 1
     key = (pixels, channels, per_channel, a.dtype, b.dtype, out.dtype)

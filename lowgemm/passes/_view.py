@@ -15,7 +15,10 @@ class View:
         self.uses = graph.uses()
 
     def params(self, node: Node) -> Quantization | None:
-        """Per-tensor parameters of a QuantizeLinear or DequantizeLinear node; None if per channel or not constant."""
+        """Per-tensor parameters of a QuantizeLinear or DequantizeLinear node.
+
+        None if they are per channel or not constant, or if the scale is not positive: then codes have no order.
+        """
         scale = self.graph.constant(node.inputs[1])
         if scale is None or scale.size != 1:
             return None
@@ -28,7 +31,7 @@ class View:
             point, dtype = int(value.reshape(-1)[0]), value.dtype.name
         elif node.op == "DequantizeLinear":
             dtype = self.graph.types[node.inputs[0]].dtype
-        if dtype not in ("uint8", "int8") or scale.dtype != np.float32:
+        if dtype not in ("uint8", "int8") or scale.dtype != np.float32 or not np.all(scale > 0):
             return None
         return Quantization(float(scale.reshape(-1)[0]), point, dtype)
 
