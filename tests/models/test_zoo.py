@@ -39,10 +39,9 @@ EXACT = ("Dequantize", "QConcat", "QLut", "QMaxPool", "QMove", "QResize", "Quant
 MOST_TIES = 1e-3
 # Of a float result, as a share of its largest value: exp and sums in float32 against float64.
 FLOAT_TOLERANCE = 1e-5
-# Ties of single codes grow through the layers, in both engines, until scores of 256 steps differ by
-# several; top-1 was seen to differ at margins of up to 6.3 % (there the reference decided as lowgemm).
-CLEAR_MARGIN = 0.07
-MOST_DISTANCE = 0.05
+# Every layer rounds as ONNX Runtime's does, so the codes are the same to the end. The softmax of the
+# float output is computed by each engine for itself.
+MOST_DISTANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -128,10 +127,7 @@ def test_classes_are_onnx_runtimes(files: zoo.ZooFiles, form: str) -> None:
     scores = accuracy.scores(files, form, compiled(files, form, "host"), threads=2)
     print(scores)
     assert scores.distance < MOST_DISTANCE
-    clear = scores.margin > CLEAR_MARGIN
-    assert np.mean(clear) > 0.25, "there is something to compare"
-    assert np.all(scores.same_top1[clear])
-    assert np.mean(scores.same_top1) > 0.95
+    assert np.all(scores.same_top1)
     if scores.labels is not None:
         assert len(scores.labels) >= 200
         shares = scores.shares()
@@ -192,6 +188,6 @@ def _most_steps(layer: Node) -> int:
     if layer.op in EXACT:
         return 0
     if "add" in layer.attrs:  # a tie of the convolution's own code, in steps of the sum
-        own, _ = layer.attrs["add"]["in"]
+        own = layer.attrs["add"]["in"][layer.attrs["add"]["residual_first"]]
         return max(1, math.ceil(own.scale / layer.attrs["add"]["out"].scale))
     return 1
