@@ -189,5 +189,5 @@ def _most_steps(layer: Node) -> int:
         return 0
     if "add" in layer.attrs:  # a tie of the convolution's own code, in steps of the sum
         own = layer.attrs["add"]["in"][layer.attrs["add"]["residual_first"]]
-        return max(1, math.ceil(own.scale / layer.attrs["add"]["out"].scale))
+        return max(1, math.ceil(abs(own.scale) / layer.attrs["add"]["out"].scale))
     return 1
