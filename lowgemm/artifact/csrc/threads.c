@@ -4,8 +4,11 @@
  * one by one. Nobody waits for a worker to wake: if none does, the caller does all the work itself. So a region costs no
  * wake-up when it is short, load from other processes slows it but cannot hang it, and no result depends on who ran what.
  *
- * `ticket` holds the job's number and the next unclaimed task in one word, so that a worker which read a job that has
- * ended meanwhile fails to claim from it. Workers spin for a tenth of a millisecond after their last task, then sleep.
+ * Every thread has a share of the tasks, consecutive ones, and takes from the others' when it has done its own: from
+ * layer to layer it then works on the same part of an image, which lies in its own cache.
+ *
+ * A share's ticket holds the job's number and the next unclaimed task in one word, so that a worker which read a job that
+ * has ended meanwhile fails to claim from it. Workers spin for a tenth of a millisecond after their last task, then sleep.
  */
 #define _GNU_SOURCE
 #include <limits.h>
@@ -24,14 +27,20 @@ enum { SPIN_NANOSECONDS = 100000, TASKS_PER_THREAD = 4 };
 typedef struct {
   pthread_t thread;
   lg_slot slot;
+  int share; /* its own */
 } worker;
+
+typedef struct {
+  _Alignas(64) _Atomic uint64_t ticket; /* job << 32 | next task */
+} share;
 
 struct lg_pool {
   int threads;
   worker *workers; /* threads - 1, of which `started` run */
   int started;
   unsigned forks; /* when they were started */
-  _Alignas(64) _Atomic uint64_t ticket; /* job << 32 | next task */
+  share *shares; /* one of each thread, the caller's first */
+  uint32_t job;
   _Alignas(64) _Atomic(lg_task) task;
   _Atomic(void *) closure;
   _Atomic int num_task;
@@ -59,29 +68,52 @@ static uint64_t nanoseconds(void) {
   return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* Claim and run tasks of the published job until none is left. */
-static void work(lg_pool *pool) {
+/* The first task behind share `index`. */
+static int share_end(const lg_pool *pool, int index, int num_task) {
+  return (int)((int64_t)num_task * (index + 1) / pool->threads);
+}
+
+/* Claim and run tasks of share `index` of the published job until none is left. */
+static void work_on(lg_pool *pool, int index) {
+  _Atomic uint64_t *share_ticket = &pool->shares[index].ticket;
   for (;;) {
-    uint64_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
+    uint64_t ticket = atomic_load_explicit(share_ticket, memory_order_acquire);
     /* Acquire: who sees a field of the next job also sees that the ticket of this one is gone, and claims nothing. */
     lg_task task = atomic_load_explicit(&pool->task, memory_order_acquire);
     void *closure = atomic_load_explicit(&pool->closure, memory_order_acquire);
     int num_task = atomic_load_explicit(&pool->num_task, memory_order_acquire);
-    uint32_t index = (uint32_t)ticket;
-    if ((int)index >= num_task) return;
-    if (!atomic_compare_exchange_weak_explicit(&pool->ticket, &ticket, ticket + 1, memory_order_acq_rel,
+    uint32_t next = (uint32_t)ticket;
+    if ((int)next >= share_end(pool, index, num_task)) return;
+    if (!atomic_compare_exchange_weak_explicit(share_ticket, &ticket, ticket + 1, memory_order_acq_rel,
                                                memory_order_relaxed))
       continue;
     lg_group group = {NULL, num_task};
-    if (task((int)index, &group, closure) != 0)
+    if (task((int)next, &group, closure) != 0)
       atomic_store_explicit(&pool->failed, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&pool->done, 1, memory_order_release);
   }
 }
 
+static void work(lg_pool *pool, int own) {
+  for (int i = 0; i < pool->threads; i++) work_on(pool, (own + i) % pool->threads);
+}
+
 static int has_work(lg_pool *pool) {
-  uint64_t ticket = atomic_load(&pool->ticket);
-  return (int)(uint32_t)ticket < atomic_load_explicit(&pool->num_task, memory_order_relaxed);
+  for (int i = 0; i < pool->threads; i++) {
+    uint64_t ticket = atomic_load(&pool->shares[i].ticket);
+    int num_task = atomic_load_explicit(&pool->num_task, memory_order_relaxed);
+    if ((int)(uint32_t)ticket < share_end(pool, i, num_task)) return 1;
+  }
+  return 0;
+}
+
+/* Set every share's ticket: to its first task, or to none. */
+static void set_tickets(lg_pool *pool, int num_task, int open) {
+  pool->job++;
+  for (int i = 0; i < pool->threads; i++) {
+    uint32_t next = open ? (uint32_t)share_end(pool, i - 1, num_task) : 0x7fffffffu;
+    atomic_store_explicit(&pool->shares[i].ticket, (uint64_t)pool->job << 32 | next, memory_order_seq_cst);
+  }
 }
 
 static void *run_worker(void *argument) {
@@ -91,7 +123,7 @@ static void *run_worker(void *argument) {
   uint64_t idle_since = nanoseconds();
   for (unsigned spins = 0;; spins++) {
     if (has_work(pool)) {
-      work(pool);
+      work(pool, self->share);
       idle_since = nanoseconds();
       continue;
     }
@@ -122,6 +154,7 @@ static int start_workers(lg_pool *pool) {
   for (pool->started = 0; pool->started < pool->threads - 1; pool->started++) {
     worker *next = &pool->workers[pool->started];
     next->slot.pool = pool;
+    next->share = pool->started + 1;
     if (pthread_create(&next->thread, NULL, run_worker, next) != 0) return -1;
   }
   return 0;
@@ -143,10 +176,15 @@ lg_pool *lg_pool_create(int threads) {
   lg_pool *pool = aligned_alloc(64, (sizeof(lg_pool) + 63) / 64 * 64);
   if (!pool) return NULL;
   *pool = (lg_pool){.threads = threads};
-  if (threads > 1 && !(pool->workers = calloc((size_t)threads - 1, sizeof(worker)))) {
+  pool->shares = aligned_alloc(64, (size_t)threads * sizeof(share));
+  pool->workers = calloc((size_t)threads, sizeof(worker));
+  if (!pool->shares || !pool->workers) {
+    free(pool->shares);
+    free(pool->workers);
     free(pool);
     return NULL;
   }
+  set_tickets(pool, 0, 0);
   if (start_workers(pool) != 0) {
     lg_pool_destroy(pool);
     return NULL;
@@ -156,6 +194,7 @@ lg_pool *lg_pool_create(int threads) {
 
 void lg_pool_destroy(lg_pool *pool) {
   stop_workers(pool);
+  free(pool->shares);
   free(pool->workers);
   free(pool);
 }
@@ -175,17 +214,16 @@ int lg_pool_launch(lg_pool *pool, lg_task task, void *closure, int num_task) {
     stop_workers(pool);
     start_workers(pool); /* without them, or with fewer, the job gets done all the same */
   }
-  uint64_t job = (atomic_load_explicit(&pool->ticket, memory_order_relaxed) >> 32) + 1;
   atomic_store_explicit(&pool->done, 0, memory_order_relaxed);
   atomic_store_explicit(&pool->failed, 0, memory_order_relaxed);
   /* Close the old job before its fields change: no worker may pair the old number with the new fields. */
-  atomic_store_explicit(&pool->ticket, job << 32 | 0x7fffffffu, memory_order_seq_cst);
+  set_tickets(pool, num_task, 0);
   atomic_store_explicit(&pool->task, task, memory_order_release);
   atomic_store_explicit(&pool->closure, closure, memory_order_release);
   atomic_store_explicit(&pool->num_task, num_task, memory_order_release);
-  atomic_store_explicit(&pool->ticket, (job + 1) << 32, memory_order_seq_cst);
+  set_tickets(pool, num_task, 1);
   wake_all(pool);
-  work(pool);
+  work(pool, 0);
   for (unsigned spins = 0; atomic_load_explicit(&pool->done, memory_order_acquire) < num_task; spins++) {
     pause_cpu();
     if (spins % 1024 == 1023) sched_yield(); /* the worker may wait for this very CPU */
