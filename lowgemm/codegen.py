@@ -41,7 +41,14 @@ def generate(program: lower.Program, target: CpuTarget) -> Variant:
         return Buffer(operand.shape, operand.dtype, "arena", memory.offsets[operand.name])
 
     steps = tuple(
-        Step(call.symbol, tuple(buffer(o) for o in call.args), call.layer, call.kernel, call.macs)
+        Step(
+            call.symbol,
+            tuple(buffer(o) for o in call.args),
+            call.layer,
+            call.kernel,
+            call.macs,
+            tuple(program.tensors[call.args[-1].name].shape),
+        )
         for call in program.calls
     )
     used = {call.symbol for call in program.calls}

@@ -73,7 +73,7 @@ def variant(
         last = number == len(kernels) - 1
         target = _PORT_OUT if last else Buffer(SHAPE, "float32", "arena", 1024 * number)
         args = (source, Buffer(SHAPE, "float32", "constant", 0), target)
-        steps.append(Step(f"{level}_{kernel}", args, f"layer{number}", kernel, 150))
+        steps.append(Step(f"{level}_{kernel}", args, f"layer{number}", kernel, 150, SHAPE))
     return Variant(
         level=level,
         features=tuple(features),

@@ -37,7 +37,7 @@ def manifest(plan: Plan) -> str:
                         "layer": s.layer,
                         "kernel": s.kernel,
                         "macs": s.macs,
-                        "shapes": [list(b.shape) for b in s.args],
+                        "shape": list(s.shape),
                     }
                     for s in v.steps
                 ],

@@ -27,13 +27,17 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Step:
-    """One kernel call: C symbol `__tvm_ffi_<symbol>` with TVM's packed-function ABI."""
+    """One kernel call: C symbol `__tvm_ffi_<symbol>` with TVM's packed-function ABI.
+
+    `shape` is that of the tensor it writes, as it is stored: NHWC for 8-bit maps.
+    """
 
     symbol: str
     args: tuple[Buffer, ...]
     layer: str
     kernel: str
     macs: int
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)

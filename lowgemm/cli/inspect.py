@@ -13,8 +13,8 @@ from lowgemm.errors import TargetError
 if TYPE_CHECKING:
     import numpy as np
 
-_HEAD = ("layer", "kernel", "MMACs", "us", "% of time", "GOPS", "% of peak")
-_WORDS = 2  # columns of words
+_HEAD = ("layer", "kernel", "output", "MMACs", "us", "% of time", "GOPS", "% of peak")
+_WORDS = 3  # columns of words
 _SEED = 0
 
 
@@ -30,7 +30,7 @@ _SEED = 0
     help="Runs to take each layer's time from.",
 )
 def inspect_command(library: Path, threads: int | None, repeat: int) -> None:
-    """Show the layers of LIBRARY: kernel, multiply-accumulates, time, GOPS and share of the peak.
+    """Show the layers of LIBRARY: kernel, output shape, multiply-accumulates, time, GOPS and share of the peak.
 
     Its inputs and outputs come last.
 
@@ -71,17 +71,22 @@ def rows(steps: Sequence[Mapping[str, Any]], peak: float | None) -> list[tuple[s
     total = sum(step["seconds"] for step in steps)
     macs = sum(step["macs"] for step in steps)
     lines = [
-        _row(step["layer"], step["kernel"], step["macs"], step["seconds"], total, peak)
+        _row(
+            (step["layer"], step["kernel"], "x".join(map(str, step["shape"]))),
+            step["macs"],
+            step["seconds"],
+            total,
+            peak,
+        )
         for step in steps
     ]
-    return [*lines, _row("total", "", macs, total, total, peak)]
+    return [*lines, _row(("total", "", ""), macs, total, total, peak)]
 
 
 def _row(
-    layer: str, kernel: str, macs: int, seconds: float, total: float, peak: float | None
+    words: tuple[str, str, str], macs: int, seconds: float, total: float, peak: float | None
 ) -> tuple[str, ...]:
     share = f"{seconds / total:.1%}" if total else ""
-    words = (layer, kernel)
     microseconds = f"{seconds * 1e6:.1f}"
     if not macs or not seconds:  # moves data only, so there is no rate to speak of
         return (*words, "", microseconds, share, "", "")

@@ -118,7 +118,10 @@ class Net:
         return BoundNet(self, inputs, outputs)
 
     def profile(self, inputs: dict[str, np.ndarray], repeat: int = 10) -> list[dict[str, Any]]:
-        """Run `repeat` times and return, for every step: layer, kernel, macs and the median time in seconds."""
+        """Run `repeat` times and return, for every step: layer, kernel, shape, macs, median seconds.
+
+        `shape` is that of the tensor the step writes, as it is stored: NHWC for 8-bit maps.
+        """
         arrays = self._checked(inputs)
         outputs = [port.empty() for port in self.outputs]
         library = self._library
@@ -135,6 +138,7 @@ class Net:
                 for index in range(count):
                     library.lowgemm_step(context.handle, index, ctypes.byref(info))
                     row[index] = info.nanoseconds * 1e-9
+            (variant,) = (v for v in self.manifest["variants"] if v["level"] == self.level)
             rows = []
             for index, seconds in enumerate(np.median(times, axis=0)):
                 library.lowgemm_step(context.handle, index, ctypes.byref(info))
@@ -142,6 +146,7 @@ class Net:
                     {
                         "layer": info.layer.decode(),
                         "kernel": info.kernel.decode(),
+                        "shape": tuple(variant["steps"][index]["shape"]),
                         "macs": int(info.macs),
                         "seconds": float(seconds),
                     }

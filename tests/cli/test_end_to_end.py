@@ -148,7 +148,7 @@ def test_inspect_names_every_layer(demo: tuple[Path, str], tmp_path: Path) -> No
     done = shell("inspect", demo[0] / "digits.so", "--repeat", 3, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     head, *rows = done.stdout.splitlines()
-    assert head.split()[:3] == ["layer", "kernel", "MMACs"]
+    assert head.split()[:4] == ["layer", "kernel", "output", "MMACs"]
     convolutions = sum(node.op_type == "Conv" for node in onnx.load(MODEL_PATH).graph.node)
     assert sum("conv" in row.lower() for row in rows) >= convolutions
     assert rows[-2:] == ["input image: float32[1, 1, 28, 28]", "output logits: float32[1, 10]"]

@@ -237,9 +237,9 @@ def test_child_after_fork(net: lowgemm.Net) -> None:
 
 def test_profile(net: lowgemm.Net) -> None:
     steps = net.profile({"x": X}, repeat=3)
-    assert [(s["layer"], s["kernel"], s["macs"]) for s in steps] == [
-        ("layer0", "add", 150),
-        ("layer1", "shared", 150),
+    assert [(s["layer"], s["kernel"], s["shape"], s["macs"]) for s in steps] == [
+        ("layer0", "add", X.shape, 150),
+        ("layer1", "shared", X.shape, 150),
     ]
     assert all(0 < s["seconds"] < 1 for s in steps)
 
