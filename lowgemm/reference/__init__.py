@@ -5,7 +5,8 @@ operator. Sums of integers are exact, then taken modulo 2**32 as int32 hardware 
 """
 
 from lowgemm.quant import requantize as requantize
-from lowgemm.reference._integer import conv2d_i32 as conv2d_i32
+from lowgemm.reference._conv import conv2d_i32 as conv2d_i32
+from lowgemm.reference._conv import conv_i32 as conv_i32
 from lowgemm.reference._integer import gemm_i32 as gemm_i32
 from lowgemm.reference._resize import axis_weights as axis_weights
 from lowgemm.reference._resize import nearest_index as nearest_index

@@ -75,6 +75,39 @@ def correlate(x: np.ndarray, w: np.ndarray, attrs: Attrs, filler: float) -> np.n
     return total.reshape(batch, -1, *out)
 
 
+def spread(x: np.ndarray, w: np.ndarray, attrs: Attrs) -> np.ndarray:
+    """The transposed convolution: each input pixel adds its multiple of the kernel to the output, `strides` apart.
+
+    Args:
+        x: float64 `(n, groups * I, ...)`.
+        w: float64 `(groups * I, O, ...)`.
+        attrs: ConvTranspose's.
+
+    Returns:
+        float64 `(n, groups * O, ...)`; a size is (in - 1) * stride + dilation * (kernel - 1) + 1 + output_padding - pads.
+    """
+    group, spatial = attrs["group"], x.ndim - 2
+    batch, channels = x.shape[:2]
+    pads = attrs["pads"]
+    full = [
+        (size - 1) * stride + dilation * (k - 1) + 1 + extra
+        for size, stride, dilation, k, extra in zip(
+            x.shape[2:], attrs["strides"], attrs["dilations"], attrs["kernel_shape"],
+            attrs["output_padding"], strict=True,
+        )
+    ]  # fmt: skip
+    weight = w.reshape(group, channels // group, -1, *w.shape[2:])
+    pixels = x.reshape(batch, group, channels // group, -1)
+    outputs = weight.shape[2]
+    total = np.zeros((batch, group * outputs, *full))
+    for tap, where in taps(attrs, list(x.shape[2:])):
+        rows = weight[(slice(None), slice(None), slice(None), *tap)].swapaxes(1, 2)
+        part = np.matmul(rows, pixels).reshape(batch, group * outputs, *x.shape[2:])
+        total[(slice(None), slice(None), *where)] += part
+    inner = tuple(slice(pads[i], max(0, full[i] - pads[spatial + i])) for i in range(spatial))
+    return total[(slice(None), slice(None), *inner)]
+
+
 def _conv(attrs: Attrs, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
     total = correlate(to_double(x), to_double(w), attrs, 0)
     return rounded(total if bias is None else total + _per_channel(bias, x.ndim), x)
@@ -87,27 +120,7 @@ def _per_channel(value: np.ndarray, rank: int) -> np.ndarray:
 def _conv_transpose(
     attrs: Attrs, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None = None
 ) -> np.ndarray:
-    """Every input pixel adds its multiple of the kernel to the output, `strides` apart."""
-    group, spatial = attrs["group"], x.ndim - 2
-    batch, channels = x.shape[:2]
-    pads = attrs["pads"]
-    full = [
-        (size - 1) * stride + dilation * (k - 1) + 1 + extra
-        for size, stride, dilation, k, extra in zip(
-            x.shape[2:], attrs["strides"], attrs["dilations"], attrs["kernel_shape"],
-            attrs["output_padding"], strict=True,
-        )
-    ]  # fmt: skip
-    weight = to_double(w).reshape(group, channels // group, -1, *w.shape[2:])
-    pixels = to_double(x).reshape(batch, group, channels // group, -1)
-    outputs = weight.shape[2]
-    total = np.zeros((batch, group * outputs, *full))
-    for tap, where in taps(attrs, list(x.shape[2:])):
-        rows = weight[(slice(None), slice(None), slice(None), *tap)].swapaxes(1, 2)
-        part = np.matmul(rows, pixels).reshape(batch, group * outputs, *x.shape[2:])
-        total[(slice(None), slice(None), *where)] += part
-    inner = tuple(slice(pads[i], full[i] - pads[spatial + i]) for i in range(spatial))
-    total = total[(slice(None), slice(None), *inner)]
+    total = spread(to_double(x), to_double(w), attrs)
     return rounded(total if bias is None else total + _per_channel(bias, x.ndim), x)
 
 
