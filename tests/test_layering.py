@@ -33,9 +33,10 @@ ALLOWED: dict[str, set[str]] = {
 ALLOWED["lower"] = {*ALLOWED} - {"artifact", "runtime"}
 ALLOWED["codegen"] = {"errors", "graph", "targets", "lower", "artifact"}
 _BELOW_COMPILER = set(ALLOWED)
+ALLOWED["ops"] = {*_BELOW_COMPILER} - {"frontend", "passes", "lower", "runtime"}
 ALLOWED |= {
     "compiler": _BELOW_COMPILER,
-    "lowgemm": {"errors", "frontend", "runtime", "compiler"},
+    "lowgemm": {"errors", "frontend", "runtime", "compiler", "ops"},
     "demo": {*_BELOW_COMPILER, "compiler", "lowgemm"},
     "cli": {*_BELOW_COMPILER, "compiler", "lowgemm", "demo"},
 }

@@ -1,0 +1,6 @@
+"""Quantized operators for arrays: pack a weight once, call many times; compiled on first use and kept on disk."""
+
+from lowgemm.ops._arrays import OperandError as OperandError
+from lowgemm.ops._call import KernelError as KernelError
+from lowgemm.ops._call import get_num_threads as get_num_threads
+from lowgemm.ops._call import set_num_threads as set_num_threads

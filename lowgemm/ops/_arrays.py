@@ -1,0 +1,107 @@
+"""Arguments of operators: numpy arrays, or whatever lends its memory by DLPack, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lowgemm import targets
+from lowgemm.errors import InputError, TargetError
+from lowgemm.targets import CpuTarget
+
+# Sizes in kernels are 32-bit integers.
+_MOST_ELEMENTS = 2**31 - 1
+
+
+class OperandError(InputError):
+    """An operator was given an argument of another dtype, shape or layout than it takes, or a value without meaning."""
+
+
+def array(value: Any, name: str) -> np.ndarray:
+    """`value` as a numpy array over the same memory.
+
+    Raises:
+        OperandError: it is no array on the CPU, too large, or not aligned to its elements.
+    """
+    if not isinstance(value, np.ndarray):
+        if not hasattr(value, "__dlpack__"):
+            raise OperandError(f"{name}: expected an array, got {type(value).__name__}")
+        try:
+            value = np.from_dlpack(value)
+        except Exception as error:
+            raise OperandError(f"{name}: its memory cannot be shared: {error}") from error
+    if value.size > _MOST_ELEMENTS:
+        raise OperandError(f"{name}: expected at most {_MOST_ELEMENTS} elements, got {value.size}")
+    if not value.flags.aligned:
+        raise OperandError(f"{name}: expected memory aligned to its {value.itemsize}-byte elements")
+    return value
+
+
+def expect(
+    value: np.ndarray,
+    name: str,
+    dtypes: str | Sequence[str],
+    shape: Sequence[int | str | None] | None = None,
+) -> np.ndarray:
+    """`value` if it has one of `dtypes` and the shape; a string in `shape` names a size that is free.
+
+    Raises:
+        OperandError: naming the argument, what was expected and what came.
+    """
+    allowed = (dtypes,) if isinstance(dtypes, str) else tuple(dtypes)
+    fits = value.dtype.name in allowed
+    if shape is not None:
+        fits = fits and value.ndim == len(shape)
+        fits = fits and all(
+            not isinstance(want, int) or want == have
+            for want, have in zip(shape, value.shape, strict=True)
+        )
+    if not fits:
+        kinds = " or ".join(allowed)
+        wanted = "" if shape is None else f" of shape ({', '.join(map(str, shape))})"
+        raise OperandError(
+            f"{name}: expected {kinds}{wanted}, got {value.dtype.name} of shape {value.shape}"
+        )
+    return value
+
+
+def contiguous(value: np.ndarray, name: str) -> np.ndarray:
+    """`value` if its elements lie one after the other.
+
+    Raises:
+        OperandError: they do not.
+    """
+    if not value.flags.c_contiguous:
+        raise OperandError(f"{name}: expected a C-contiguous array, got strides {value.strides}")
+    return value
+
+
+def positive_scale(value: Any, name: str) -> np.ndarray:
+    """Scales as float32, each finite and above zero.
+
+    Raises:
+        OperandError: one is zero, negative, infinite or NaN.
+    """
+    scale = np.asarray(value, np.float32)
+    if not (np.isfinite(scale) & (scale > 0)).all():
+        bad = scale[~(np.isfinite(scale) & (scale > 0))].flat[0]
+        raise OperandError(f"{name}: expected finite scales above zero, got {bad}")
+    return scale
+
+
+def level(target: str | CpuTarget) -> CpuTarget:
+    """The target that an operator compiles for: "host" (or what LOWGEMM_ISA names), or one named level.
+
+    Raises:
+        TargetError: there is no such level, or this CPU lacks what it needs.
+    """
+    if isinstance(target, CpuTarget):
+        return target
+    found, *others = targets.parse(target)
+    if others:
+        raise TargetError(f'target: expected one level, got "{target}"')
+    if missing := found.missing(targets.host_features()):
+        raise TargetError(f"target {found.level}: this CPU lacks {', '.join(missing)}")
+    return found
