@@ -1,9 +1,13 @@
 """What the functions that emit kernel calls work on, and the order in which each tensor is stored."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+from lowgemm import schedules
 from lowgemm.graph import Graph, TensorType
 from lowgemm.lower._program import Operand, Program
+from lowgemm.schedules import KernelTask
 from lowgemm.targets import CpuTarget
 
 NHWC = (0, 2, 3, 1)
@@ -30,12 +34,25 @@ def arranged(shape: tuple[int, ...], order: tuple[int, ...]) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Context:
-    """`program` is what is being built from `graph`."""
+    """`program` is what is being built from `graph`; `configs` are the tuned ones, by `KernelTask.key`."""
 
     program: Program
     graph: Graph
     target: CpuTarget
     threads: int
+    configs: Mapping[tuple, Any] = field(default_factory=dict)
+
+    def task(
+        self, family: str, shape, in_dtype: str, out_dtype: str, residual: str | None = None
+    ) -> KernelTask:
+        """The task of a kernel of this program."""
+        dtypes = (in_dtype, out_dtype, residual)
+        return KernelTask(family, shape, *dtypes, self.target, self.threads)
+
+    def config_for(self, task: KernelTask) -> Any:
+        """The configuration of a kernel: the tuned one, or the heuristic choice."""
+        tuned = self.configs.get(task.key)
+        return schedules.default_config(task) if tuned is None else tuned
 
     def declare(self, tensor: str) -> Operand:
         """Declare the tensor of the graph in its stored form."""

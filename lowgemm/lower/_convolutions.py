@@ -47,13 +47,14 @@ def conv(context: Context, node: Node) -> None:
             flat = ConvShape(
                 1, 1, pixels, conv.in_channels, conv.out_channels, (1, 1), groups=conv.groups
             )
-    config = schedules.default_conv_config(flat, target, context.threads)
-    layout = schedules.dot_layout(target, config.lanes)
-    packing = ConvPacking.of(flat, layout)
     residual = program.tensors[node.inputs[1]].dtype if "add" in attrs else None
     in_dtype = attrs["in"].dtype
     final = attrs["add"]["out"] if residual else attrs["out"]
     out_dtype = final.dtype if final else "float32"
+    task = context.task("qconv2d", flat, in_dtype, out_dtype, residual)
+    config = context.config_for(task)
+    layout = schedules.dot_layout(target, config.lanes)
+    packing = ConvPacking.of(flat, layout)
     form = topi.ConvForm(
         in_dtype=in_dtype,
         out_dtype=out_dtype,
@@ -96,15 +97,16 @@ def conv(context: Context, node: Node) -> None:
         f"{'qgemm' if attrs['gemm'] else 'qconv2d'}_{_LETTER[in_dtype]}s8{_LETTER[out_dtype]}"
         f"_{config.rows}x{config.columns}x{config.vectors * config.lanes}_{target.level}"
     )
-    _finish_conv(context, node, symbol, args, out_shape, out_dtype, kernel, conv.macs)
+    _finish_conv(context, node, symbol, args, out_shape, out_dtype, kernel, conv.macs, task)
 
 
 def _depthwise(context: Context, node: Node, conv: ConvShape) -> None:
     program, target, attrs = context.program, context.target, node.attrs
-    config = schedules.default_depthwise_config(conv, target, context.threads)
+    source, final = attrs["in"], attrs["out"]
+    task = context.task("qdepthwise2d", conv, source.dtype, final.dtype)
+    config = context.config_for(task)
     packing = schedules.depthwise_packing(target, config.segments)
     shared = schedules.shares_rows(conv, packing.layout, config)
-    source, final = attrs["in"], attrs["out"]
     multiplier = conv.out_channels // conv.in_channels
 
     def make():
@@ -129,7 +131,7 @@ def _depthwise(context: Context, node: Node, conv: ConvShape) -> None:
         f"qdepthwise2d_{_LETTER[source.dtype]}s8{_LETTER[final.dtype]}"
         f"_1x{config.columns}x{packing.channels}_{target.level}"
     )
-    _finish_conv(context, node, symbol, args, out_shape, final.dtype, kernel, conv.macs)
+    _finish_conv(context, node, symbol, args, out_shape, final.dtype, kernel, conv.macs, task)
 
 
 def _image(rows: int) -> tuple[int, int]:
@@ -144,12 +146,12 @@ def _image(rows: int) -> tuple[int, int]:
     return rows // width, width
 
 
-def _finish_conv(context, node, symbol, args, out_shape, out_dtype, kernel, macs) -> None:
+def _finish_conv(context, node, symbol, args, out_shape, out_dtype, kernel, macs, task) -> None:
     program, out = context.program, node.outputs[0]
     order = model_order(context.graph.types[out]) if node.attrs["gemm"] else NHWC
     written = declare_written(context, out, order)
     target = Operand(program.resolve(written), out_shape, out_dtype)
-    program.call(symbol, [*args, target], node.name, kernel, macs)
+    program.call(symbol, [*args, target], node.name, kernel, macs, task=task)
     store_written(context, out, written, order, node.name)
 
 

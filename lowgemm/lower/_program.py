@@ -7,6 +7,7 @@ import numpy as np
 import tvm
 
 from lowgemm.graph import TensorType
+from lowgemm.schedules import KernelTask
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Operand:
 class Call:
     """One kernel call. The last argument is written, the others are read (`writes` lists the written ones).
 
-    `layer` names the model's nodes, `kernel` the kernel family and its form; `macs` counts multiply-accumulates.
+    `layer` names the model's nodes, `kernel` the kernel family and its form; `macs` counts multiply-accumulates. `task`
+    is what a configuration was chosen for, if the family has any.
     """
 
     symbol: str
@@ -31,6 +33,7 @@ class Call:
     layer: str
     kernel: str
     macs: int = 0
+    task: KernelTask | None = None
 
 
 @dataclass
@@ -89,7 +92,8 @@ class Program:
         kernel: str,
         macs: int = 0,
         writes: int = 1,
+        task: KernelTask | None = None,
     ) -> None:
         """Append a call whose last `writes` arguments are written."""
         written = tuple(range(len(args) - writes, len(args)))
-        self.calls.append(Call(symbol, tuple(args), written, layer, kernel, macs))
+        self.calls.append(Call(symbol, tuple(args), written, layer, kernel, macs, task))

@@ -16,3 +16,13 @@ from lowgemm.schedules._elementwise import schedule_elementwise as schedule_elem
 from lowgemm.schedules._elementwise import schedule_pool as schedule_pool
 from lowgemm.schedules._elementwise import schedule_quantize as schedule_quantize
 from lowgemm.schedules._float import schedule_float as schedule_float
+from lowgemm.schedules._steps import parallel_loss as parallel_loss
+from lowgemm.schedules._tasks import FAMILIES as FAMILIES
+from lowgemm.schedules._tasks import KernelTask as KernelTask
+from lowgemm.schedules._tasks import check_config as check_config
+from lowgemm.schedules._tasks import config_from_json as config_from_json
+from lowgemm.schedules._tasks import config_space as config_space
+from lowgemm.schedules._tasks import config_to_json as config_to_json
+from lowgemm.schedules._tasks import default_config as default_config
+from lowgemm.schedules._tasks import task_from_json as task_from_json
+from lowgemm.schedules._tasks import task_to_json as task_to_json

@@ -33,7 +33,8 @@ class ConvConfig:
     `rows` x `columns` pixels by `vectors` x `lanes` outputs are held in registers; `unroll` dot-product groups of the
     reduction are unrolled. `order` is "rows" (a parallel block is `block` tile rows with all outputs: large images) or
     "panels" (a parallel block is one step of outputs: large weights). `widen` stores weights again in 16 bits before
-    use, where the target's instruction wants that.
+    use, where the target's instruction wants that. `prefetch` fetches the next panel of weights under "panels", where
+    they are read as they are stored.
     """
 
     rows: int
@@ -44,6 +45,7 @@ class ConvConfig:
     order: str
     block: int
     widen: bool = True
+    prefetch: bool = True
 
     def __post_init__(self) -> None:
         if min(self.rows, self.columns, self.vectors, self.unroll, self.block) < 1:
@@ -112,7 +114,8 @@ def default_conv_config(shape: ConvShape, target: CpuTarget, threads: int = 1) -
         )
     # A weight that meets fewer pixels than this is not worth storing again.
     widen = target.dot_depth == 2 and pixels > 4 * columns
-    return ConvConfig(rows, columns, vectors, lanes, 1, order, block, widen)
+    prefetch = order == "panels" and not widen and pixels > 1
+    return ConvConfig(rows, columns, vectors, lanes, 1, order, block, widen, prefetch)
 
 
 def _register_tile(shape: ConvShape, target: CpuTarget, panels: int) -> tuple[int, int, int]:
@@ -161,8 +164,7 @@ def schedule_qconv2d(
     Raises:
         ValueError: the configuration does not fit the target's registers, or does not divide the shape.
     """
-    config.check(target)
-    _check_division(shape, packing, config)
+    check_conv_config(shape, target, config)
     dot = intrin.broadcast_dot(target, config.lanes, form.widen)
     lanes, depth = dot.lanes, dot.depth
     sch = s_tir.Schedule(func)
@@ -221,7 +223,7 @@ def schedule_qconv2d(
     for loop in (ji, ay, ax, ap):
         sch.unroll(loop)
     sch.tensorize(al, dot.name)
-    if config.order == "rows" or form.widen:
+    if config.order == "rows" or form.widen or not config.prefetch:
         return sch.mod["main"]
     if _steps.extent(sch, yo) * _steps.extent(sch, xo) == 1:
         return sch.mod["main"]
@@ -233,8 +235,16 @@ def schedule_qconv2d(
     return prefetch_weights(sch.mod["main"], "weight", config.vectors, stretch * unroll)
 
 
-def _check_division(shape: ConvShape, packing: ConvPacking, config: ConvConfig) -> None:
-    """Refuse what would leave predicates in the inner loop, which no instruction takes."""
+def check_conv_config(shape: ConvShape, target: CpuTarget, config: ConvConfig) -> None:
+    """Refuse what spills, and what would leave predicates in the inner loop, which no instruction takes.
+
+    Raises:
+        ValueError: the configuration does not fit the target's registers or vectors, or does not divide the shape.
+    """
+    config.check(target)
+    if config.lanes not in (8, target.lanes):
+        raise ValueError(f"{config}: {target.level} has vectors of 8 or {target.lanes} lanes")
+    packing = ConvPacking.of(shape, dot_layout(target, config.lanes))
     if packing.panels % config.vectors:
         raise ValueError(f"{config}: {config.vectors} vectors do not divide {packing.panels}")
     tile_rows = -(-shape.out_height // config.rows)

@@ -85,6 +85,19 @@ def default_depthwise_config(
     return DepthwiseConfig(columns, block_rows, segments)
 
 
+def check_depthwise_config(shape: ConvShape, target: CpuTarget, config: DepthwiseConfig) -> None:
+    """Refuse what spills, and what would leave guards around vectors.
+
+    Raises:
+        ValueError: the configuration does not fit the target's registers or vectors, or does not divide the shape.
+    """
+    config.check(target)
+    if 4 * config.segments > target.lanes or config.segments not in (1, 2, 4):
+        raise ValueError(f"{config}: a vector of {target.level} has {target.lanes // 4} segments")
+    if shape.out_height % config.block_rows or shape.out_width % config.segments:
+        raise ValueError(f"{config} does not divide {shape.out_height} rows of {shape.out_width}")
+
+
 def shares_rows(shape: ConvShape, layout: DotLayout, config: DepthwiseConfig) -> bool:
     """Whether interleaved rows are made once for all output rows that use them.
 
@@ -113,9 +126,7 @@ def schedule_qdepthwise2d(
     Raises:
         ValueError: the configuration does not fit the target's registers, or does not divide the shape.
     """
-    config.check(target)
-    if shape.out_height % config.block_rows or shape.out_width % config.segments:
-        raise ValueError(f"{config} does not divide {shape.out_height} rows of {shape.out_width}")
+    check_depthwise_config(shape, target, config)
     dot = intrin.lanewise_dot(target, packing.layout.lanes)
     depth = packing.layout.depth
     sch = s_tir.Schedule(func)

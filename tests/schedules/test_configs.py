@@ -43,8 +43,7 @@ def tiles(level: str) -> dict[str, ConvConfig]:
 
 def fixed(monkeypatch: pytest.MonkeyPatch, config: ConvConfig | DepthwiseConfig) -> None:
     """Let lowering use `config`."""
-    name = "default_conv_config" if isinstance(config, ConvConfig) else "default_depthwise_config"
-    monkeypatch.setattr(schedules, name, lambda *args, **kwargs: config)
+    monkeypatch.setattr(schedules, "default_config", lambda task: config)
 
 
 CASES = [

@@ -1,0 +1,106 @@
+"""Which configurations of a kernel are worth measuring: the values of every knob, in a fixed order.
+
+A space holds what a schedule can be made of and leaves out what cannot win: tiles that compute the same number of tiles
+with more padding, blocks too coarse for the threads, tiles with too few chains of accumulators to hide latency.
+"""
+
+from collections.abc import Iterator
+
+from lowgemm.packing import ConvPacking, ConvShape
+from lowgemm.schedules._conv import ConvConfig, dot_layout
+from lowgemm.schedules._depthwise import DepthwiseConfig, check_depthwise_config
+from lowgemm.targets import CpuTarget
+
+# A dot product takes four to five cycles, two begin in one: fewer accumulators wait for each other.
+_FEWEST_ACCUMULATORS = 4
+# Padded pixels over real ones beyond which a tile cannot win, if another one wastes less.
+_MOST_WASTE = 1.3
+# Each block size is at least so many times the one before.
+_BLOCK_STEP = 2.5
+_UNROLLS = (1, 2, 4)
+# Unrolled dot products beyond which code no longer fits the decoded instructions a CPU holds.
+_MOST_UNROLLED = 64
+
+
+def conv_space(shape: ConvShape, target: CpuTarget, threads: int) -> Iterator[ConvConfig]:
+    """The configurations of `qconv2d` for `shape`, on `threads` threads."""
+    for lanes in sorted({8, target.lanes}, reverse=True):
+        packing = ConvPacking.of(shape, dot_layout(target, lanes))
+        steps = packing.padded_run // packing.layout.depth
+        widenings = (True, False) if target.dot_depth == 2 else (False,)
+        for rows, columns, vectors in _tiles(shape, target, packing.panels // packing.groups):
+            dots = rows * columns * vectors
+            unrolls = [
+                u for u in _UNROLLS if steps % u == 0 and (u == 1 or u * dots <= _MOST_UNROLLED)
+            ]
+            for unroll in unrolls:
+                for widen in widenings:
+                    for order, block, prefetch in _orders(shape, rows, threads, widen):
+                        yield ConvConfig(
+                            rows, columns, vectors, lanes, unroll, order, block, widen, prefetch
+                        )
+
+
+def depthwise_space(shape: ConvShape, target: CpuTarget, threads: int) -> Iterator[DepthwiseConfig]:
+    """The configurations of `qdepthwise2d` for `shape`, on `threads` threads."""
+    blocks = _blocks(shape.out_height, 1, threads)
+    for segments in (1, 2, 4):
+        for columns in range(1, 8):
+            for block_rows in sorted({*blocks, shape.out_height}):
+                config = DepthwiseConfig(columns, block_rows, segments)
+                try:
+                    check_depthwise_config(shape, target, config)
+                except ValueError:
+                    continue
+                yield config
+
+
+def _tiles(shape: ConvShape, target: CpuTarget, panels: int) -> list[tuple[int, int, int]]:
+    """(rows, columns, vectors) of the register tiles."""
+    height, width = shape.out_height, shape.out_width
+    found: list[tuple[float, tuple[int, int, int]]] = []
+    for vectors in _divisors(panels, 12 if height * width == 1 else 4):
+        for rows in range(1, min(4, height) + 1):
+            for columns in range(1, min(width, 28) + 1):
+                # Of the widths that cut a row into the same number of tiles, the smallest; rows of tiles are for
+                # images that a tile spans.
+                if columns > 1 and -(-width // columns) == -(-width // (columns - 1)):
+                    continue
+                if rows > 1 and columns < width:
+                    continue
+                config = ConvConfig(rows, columns, vectors, 8, 1, "rows", 1)
+                try:
+                    config.check(target)
+                except ValueError:
+                    continue
+                covered = -(-height // rows) * rows * (-(-width // columns) * columns)
+                found.append((covered / (height * width), (rows, columns, vectors)))
+    least = min(waste for waste, _ in found)
+    found = [(waste, tile) for waste, tile in found if waste <= max(least, _MOST_WASTE)]
+    most = max(r * c * v for _, (r, c, v) in found)
+    fewest = min(most, _FEWEST_ACCUMULATORS)
+    return [tile for _, tile in found if tile[0] * tile[1] * tile[2] >= fewest]
+
+
+def _orders(
+    shape: ConvShape, rows: int, threads: int, widen: bool
+) -> Iterator[tuple[str, int, bool]]:
+    """(order, block, prefetch) of the loops outside the tile."""
+    for block in _blocks(-(-shape.out_height // rows), shape.batch, threads):
+        yield "rows", block, False
+    yield "panels", 1, False
+    if not widen and shape.out_height * shape.out_width > 1:
+        yield "panels", 1, True
+
+
+def _blocks(extent: int, others: int, threads: int) -> list[int]:
+    """Sizes of parallel blocks over `extent` iterations: divisors, spread evenly in their logarithm."""
+    found = [1]
+    for size in _divisors(extent, extent):
+        if size >= _BLOCK_STEP * found[-1] and extent // size * others >= threads:
+            found.append(size)
+    return found
+
+
+def _divisors(n: int, limit: int) -> list[int]:
+    return [d for d in range(1, min(n, limit) + 1) if n % d == 0]
