@@ -47,10 +47,13 @@ _FORMAT_NOTE = f"""\
 _EXPORTS = "{ global: lowgemm_*; __tvm_ffi_run; local: *; };\n"
 
 
-def build(plan: Plan, path: Path, header_path: Path | None = None) -> None:
+def build(
+    plan: Plan, path: Path, header_path: Path | None = None, runtime: Path | None = None
+) -> None:
     """Write the shared library of `plan` at `path`, and the C header at `header_path`.
 
-    Both are written under other names first and then renamed: at no time is there half a file.
+    Both are written under other names first and then renamed: at no time is there half a file. `runtime` is a folder in
+    which `compile_runtime` left the C runtime, for whoever links many libraries.
 
     Raises:
         ArtifactError: there is no C compiler, it fails, or the file cannot be written.
@@ -62,6 +65,9 @@ def build(plan: Plan, path: Path, header_path: Path | None = None) -> None:
         raise ArtifactError(f"cannot write {path}: there is no folder {path.parent}")
     with tempfile.TemporaryDirectory(prefix="lowgemm-") as folder:
         inputs = _write_sources(plan, Path(folder))
+        if runtime is not None:
+            inputs = [name for name in inputs if name not in _SOURCES]
+            inputs += [str(runtime.absolute() / name) for name in _objects()]
         library = Path(folder) / "model.so"
         # Names relative to the folder: no path of this machine gets into the file.
         command = [
@@ -81,6 +87,27 @@ def build(plan: Plan, path: Path, header_path: Path | None = None) -> None:
         _install(library, path)
         if header_path is not None:
             _install(Path(folder) / "lowgemm.h", header_path)
+
+
+def compile_runtime(folder: Path) -> None:
+    """Compile the C runtime that every library holds, once for all that `build` links with `runtime=folder`.
+
+    Raises:
+        ArtifactError: there is no C compiler, or it fails.
+    """
+    compiler = find_compiler()
+    sources = resources.files("lowgemm.artifact") / "csrc"
+    for name in (*_SOURCES, *_HEADERS):
+        (folder / name).write_bytes((sources / name).read_bytes())
+    flags = [flag for flag in _FLAGS if flag not in ("-shared", "-s") and "-Wl" not in flag]
+    command = [*compiler, *flags, "-c", *_SOURCES]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise ArtifactError(f"{shlex.join(compiler)} failed to compile the runtime")
+
+
+def _objects() -> list[str]:
+    return [Path(name).with_suffix(".o").name for name in _SOURCES]
 
 
 def find_compiler() -> list[str]:
