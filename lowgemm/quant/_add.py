@@ -2,15 +2,7 @@
 
 import numpy as np
 
-
-def fma(a: np.ndarray, b: np.float32, c: np.ndarray | np.float32) -> np.ndarray:
-    """a * b + c rounded to float32 once, for codes `a` (at most 9 bits) and float32 `b` and `c`.
-
-    The product of a code and a float32 has 33 bits, so the 64 of a long double hold the sum as long as the exponents of
-    `a * b` and `c` differ by at most 31.
-    """
-    wide = np.asarray(a, np.longdouble) * np.longdouble(b) + np.asarray(c, np.longdouble)
-    return wide.astype(np.float32)
+from lowgemm.quant._fma import fma
 
 
 def sum_factors(
