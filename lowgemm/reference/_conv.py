@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lowgemm.errors import InputError
-from lowgemm.reference._integer import wrap_i32
+from lowgemm.reference._integer import by_column, wrap_i32
 from lowgemm.reference._windows import correlate, out_shape, spread
 
 CHANNELS_LAST = ("NWC", "NHWC", "NDHWC")
@@ -71,7 +71,7 @@ def conv_i32(
     }
     channels = x.shape[-1] if last else x.shape[1]
     out = _check_weight(w, rank, channels, group, transposed)
-    zero = _per_channel(w_zero_point, out, group)
+    zero = by_column("w_zero_point", w_zero_point, group, out // group)
 
     data = np.moveaxis(x, -1, 1) if last else x
     data = data.astype(np.float64) - x_zero_point
@@ -135,13 +135,3 @@ def _check_weight(w: np.ndarray, rank: int, channels: int, group: int, transpose
         form = "(in, out / group, ...)" if transposed else "(out, in / group, ...)"
         raise InputError(f"w {w.shape} is no {form} for {channels} channels in {group} groups")
     return second * group if transposed else first
-
-
-def _per_channel(value: int | np.ndarray, channels: int, group: int) -> np.ndarray:
-    """A value for the tensor, every group or every channel, as float64 `(channels,)`."""
-    values = np.asarray(value, np.float64).reshape(-1)
-    if values.size not in (1, group, channels):
-        raise InputError(
-            f"w_zero_point has {values.size} elements, expected 1, {group} or {channels}"
-        )
-    return np.repeat(values, channels // values.size)

@@ -84,7 +84,7 @@ def spread(x: np.ndarray, w: np.ndarray, attrs: Attrs) -> np.ndarray:
         attrs: ConvTranspose's.
 
     Returns:
-        float64 `(n, groups * O, ...)`; a size is (in - 1) * stride + dilation * (kernel - 1) + 1 + output_padding - pads.
+        float64 `(n, groups * O, ...)`, of (in - 1) * stride + dilation * (kernel - 1) + 1 + output_padding - pads.
     """
     group, spatial = attrs["group"], x.ndim - 2
     batch, channels = x.shape[:2]
