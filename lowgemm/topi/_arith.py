@@ -26,7 +26,7 @@ def round_clamped(value, low, high, plus):
 
 def round_clamped_int(value, low, high):
     """`round_clamped` as int32, plus nothing."""
-    bits = tirx.reinterpret(_like("int32", value), _shifted(value, low, high))
+    bits = tirx.reinterpret(like("int32", value), _shifted(value, low, high))
     return bits - tirx.const(_TO_INTEGER_BITS, "int32")
 
 
@@ -38,16 +38,16 @@ def _shifted(value, low, high):
 
 def fma(a, b, c):
     """a * b + c, rounded once."""
-    lanes = _like("float32", a)
+    lanes = like("float32", a)
     return tirx.call_intrin(lanes, "tirx.fma", a, *(_broadcast(v, lanes) for v in (b, c)))
 
 
 def to_float(value):
     """`value` as float32, in as many lanes as it has."""
-    return value.astype(_like("float32", value))
+    return value.astype(like("float32", value))
 
 
-def _like(kind: str, value) -> str:
+def like(kind: str, value) -> str:
     """The dtype of `kind` with as many lanes as `value` (intrinsics compute on vectors, tensor expressions do not)."""
     count = value.ty.dtype.lanes
     return kind if count == 1 else f"{kind}x{count}"
