@@ -3,6 +3,9 @@
 from lowgemm.quant._add import add_codes as add_codes
 from lowgemm.quant._add import sum_factors as sum_factors
 from lowgemm.quant._fma import fma as fma
+from lowgemm.quant._half import from_bfloat16 as from_bfloat16
+from lowgemm.quant._half import to_bfloat16 as to_bfloat16
+from lowgemm.quant._half import to_float16 as to_float16
 from lowgemm.quant._linear import dequantize_linear as dequantize_linear
 from lowgemm.quant._linear import quantize_linear as quantize_linear
 from lowgemm.quant._qparams import QParams as QParams

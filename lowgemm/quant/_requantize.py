@@ -4,6 +4,7 @@
 integer, shifts, and rounds ties up. They differ. All kernels follow `rne`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,13 +28,10 @@ def requantize(
         dtype: the output's type.
         lower, upper: a narrower clamp in output integers (ReLU: `lower=zero_point`).
     """
-    limits = np.iinfo(dtype)
     product = np.asarray(acc, np.int32).astype(np.float32) * np.asarray(multiplier, np.float32)
     # float64 adds the zero point without a second rounding.
     shifted = np.rint(product).astype(np.float64) + zero_point
-    low = limits.min if lower is None else max(limits.min, lower)
-    high = limits.max if upper is None else min(limits.max, upper)
-    return np.clip(shifted, low, high).astype(dtype)
+    return np.clip(shifted, *_range(dtype, lower, upper)).astype(dtype)
 
 
 @dataclass(frozen=True)
@@ -45,13 +43,15 @@ class FixedPoint:
 
 
 def choose_fixed_point(real: float) -> FixedPoint:
-    """The nearest `FixedPoint` to a multiplier in `(0, 1)`, with 31 bits.
+    """The nearest `FixedPoint` to a multiplier in `(0, 2**30)`, with 31 bits.
+
+    FBGEMM's `ChooseRequantizationMultiplier`.
 
     Raises:
-        ValueError: `real` is outside `(0, 1)`, or so small that every product shifts to 0.
+        ValueError: `real` is outside `(0, 2**30)`, or so small that every product shifts to 0.
     """
-    if not 0 < real < 1:
-        raise ValueError(f"a fixed-point multiplier is in (0, 1), not {real}")
+    if not 0 < real < 2**30:
+        raise ValueError(f"a fixed-point multiplier is in (0, 2**30), not {real}")
     fraction, exponent = np.frexp(real)
     multiplier, shift = int(np.rint(float(fraction) * 2**31)), 31 - int(exponent)
     if multiplier == 2**31:
@@ -62,10 +62,34 @@ def choose_fixed_point(real: float) -> FixedPoint:
 
 
 def requantize_fixed_point(
-    acc: np.ndarray, fixed: FixedPoint, zero_point: int = 0, dtype: str | np.dtype = "uint8"
+    acc: np.ndarray,
+    fixed: FixedPoint | Sequence[FixedPoint],
+    zero_point: int = 0,
+    dtype: str | np.dtype = "uint8",
+    *,
+    lower: int | None = None,
+    upper: int | None = None,
 ) -> np.ndarray:
-    """q = clamp(((acc * multiplier + 2**(shift-1)) >> shift) + zero_point), in int64: ties up."""
+    """q = clamp(((acc * multiplier + 2**(shift-1)) >> shift) + zero_point), in int64: ties up.
+
+    FBGEMM's `RequantizeFixedPoint`.
+
+    Args:
+        acc: int32, as of `requantize`.
+        fixed: one, or one for every index of the last axis of `acc`.
+        zero_point, dtype, lower, upper: as of `requantize`.
+    """
+    each = [fixed] if isinstance(fixed, FixedPoint) else fixed
+    multiplier = np.array([f.multiplier for f in each], np.int64)
+    shift = np.array([f.shift for f in each], np.int64)
+    product = np.asarray(acc, np.int32).astype(np.int64) * multiplier
+    shifted = (product + (1 << (shift - 1))) >> shift
+    return np.clip(shifted + zero_point, *_range(dtype, lower, upper)).astype(dtype)
+
+
+def _range(dtype: str | np.dtype, lower: int | None, upper: int | None) -> tuple[int, int]:
     limits = np.iinfo(dtype)
-    product = np.asarray(acc, np.int32).astype(np.int64) * fixed.multiplier
-    shifted = (product + (1 << (fixed.shift - 1))) >> fixed.shift
-    return np.clip(shifted + zero_point, limits.min, limits.max).astype(dtype)
+    return (
+        limits.min if lower is None else max(limits.min, lower),
+        limits.max if upper is None else min(limits.max, upper),
+    )

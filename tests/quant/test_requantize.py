@@ -35,14 +35,28 @@ def test_fixed_point_rounds_ties_up():
     ]
 
 
-@given(st.floats(1e-6, 0.999999))
+def test_fixed_point_of_every_column_and_a_narrower_clamp():
+    acc = np.array([[100, 100, -100]], np.int32)
+    fixed = [choose_fixed_point(real) for real in (0.5, 2.0, 1.0)]
+    assert requantize_fixed_point(acc, fixed, 10).tolist() == [[60, 210, 0]]
+    assert requantize_fixed_point(acc, fixed, 10, lower=10, upper=200).tolist() == [[60, 200, 10]]
+
+
+def test_fixed_point_at_the_ends_of_int32():
+    acc = np.array([2**31 - 1, -(2**31)], np.int32)
+    assert requantize_fixed_point(acc, choose_fixed_point(2.0**29)).tolist() == [255, 0]
+    half = choose_fixed_point(0.5)
+    assert requantize_fixed_point(acc, half, 0, "int32").tolist() == [2**30, -(2**30)]
+
+
+@given(st.floats(1e-6, 1e9))
 def test_fixed_point_is_close(real: float):
     fixed = choose_fixed_point(real)
     assert 2**30 <= fixed.multiplier < 2**31
     assert fixed.multiplier * 2.0**-fixed.shift == pytest.approx(real, rel=2**-30)
 
 
-@pytest.mark.parametrize("real", [0.0, 1.0, -0.5, 1e-12])
+@pytest.mark.parametrize("real", [0.0, 2.0**30, -0.5, 1e-12, float("nan")])
 def test_multipliers_outside_are_refused(real: float):
     with pytest.raises(ValueError, match="fixed-point multiplier"):
         choose_fixed_point(real)
