@@ -11,6 +11,8 @@ from lowgemm.reference._integer import column_offsets as column_offsets
 from lowgemm.reference._integer import gemm_i32 as gemm_i32
 from lowgemm.reference._integer import gemm_i64 as gemm_i64
 from lowgemm.reference._integer import row_sums as row_sums
+from lowgemm.reference._output import Residual as Residual
+from lowgemm.reference._output import output_stage as output_stage
 from lowgemm.reference._resize import axis_weights as axis_weights
 from lowgemm.reference._resize import nearest_index as nearest_index
 from lowgemm.reference._run import OPERATORS as OPERATORS

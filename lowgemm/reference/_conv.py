@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lowgemm.errors import InputError
-from lowgemm.reference._integer import by_column, wrap_i32
+from lowgemm.reference._integer import each_column, wrap_i32
 from lowgemm.reference._windows import correlate, out_shape, spread
 
 CHANNELS_LAST = ("NWC", "NHWC", "NDHWC")
@@ -71,7 +71,7 @@ def conv_i32(
     }
     channels = x.shape[-1] if last else x.shape[1]
     out = _check_weight(w, rank, channels, group, transposed)
-    zero = by_column("w_zero_point", w_zero_point, group, out // group)
+    zero = each_column("w_zero_point", w_zero_point, group, out)
 
     data = np.moveaxis(x, -1, 1) if last else x
     data = data.astype(np.float64) - x_zero_point

@@ -7,6 +7,7 @@ Groups are FBGEMM's: side by side along the depth of the left operand, below eac
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lowgemm.errors import InputError
 
@@ -39,7 +40,7 @@ def gemm_i32(
     a, b = stacked(lhs, rhs, groups, lhs_transposed, rhs_transposed)
     points = np.asarray(lhs_zero_point, np.float64)
     a = a.astype(np.float64) - (points[..., None, :, None] if points.ndim else points)
-    b = b - by_column("rhs_zero_point", rhs_zero_point, groups, b.shape[-1])
+    b = b - _points(rhs_zero_point, groups, b.shape[-1])
     return wrap_i32(side_by_side(np.matmul(a, b)))
 
 
@@ -99,8 +100,14 @@ def column_offsets(
         int32 `(groups * columns,)`, mod 2**32.
     """
     b = by_group(rhs, groups, transposed)
-    points = by_column("rhs_zero_point", rhs_zero_point, groups, b.shape[-1])
+    points = _points(rhs_zero_point, groups, b.shape[-1])
     return wrap_i32((b.astype(np.float64) - points).sum(axis=-2)).reshape(-1)
+
+
+def _points(rhs_zero_point: ArrayLike, groups: int, columns: int) -> np.ndarray:
+    """The right operand's zero points as float64 `(groups, 1, columns)`, `columns` those of a group."""
+    points = each_column("rhs_zero_point", rhs_zero_point, groups, groups * columns)
+    return points.reshape(groups, 1, columns)
 
 
 def stacked(
@@ -127,13 +134,19 @@ def by_group(rhs: np.ndarray, groups: int, transposed: bool) -> np.ndarray:
     return b.swapaxes(-1, -2) if transposed else b
 
 
-def by_column(name: str, value: int | np.ndarray, groups: int, columns: int) -> np.ndarray:
-    """A value for the tensor, every group or every column, as float64 `(groups, 1, columns)`."""
-    values = np.asarray(value, np.float64).reshape(-1)
-    if values.size not in (1, groups, groups * columns):
-        expected = f"1, {groups} or {groups * columns}"
+def each_column(
+    name: str, value: ArrayLike, groups: int, columns: int, kind: type = np.float64
+) -> np.ndarray:
+    """A value for the tensor, every group or every column, as `(columns,)` of type `kind`.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    values = np.asarray(value, kind).reshape(-1)
+    if values.size not in (1, groups, columns):
+        expected = f"1, {groups} or {columns}"
         raise InputError(f"{name} has {values.size} elements, expected {expected}")
-    return np.repeat(values, groups * columns // values.size).reshape(groups, 1, columns)
+    return np.repeat(values, columns // values.size)
 
 
 def side_by_side(acc: np.ndarray) -> np.ndarray:
