@@ -11,7 +11,7 @@ code that numerics 1 gives: the convolution's own rounding to 8 bits stays where
 
 from tvm import te
 
-from lowgemm.topi._arith import fma, round_clamped, round_clamped_int, to_float
+from lowgemm.topi._arith import fma, like, round_clamped, round_clamped_int, to_float
 
 REQUANTIZE_PARAMS = 3
 ADD_PARAMS = 5
@@ -26,7 +26,7 @@ def quantized_from(real, zero_point, low, high):
     """clamp(rint(real) + zero_point, low, high) as int32: the zero point is added after rounding, so that ties stay
     where they are."""
     code = round_clamped_int(real, low - zero_point, high - zero_point)
-    return code + zero_point.astype("int32")
+    return code + zero_point.astype(like("int32", zero_point))
 
 
 def requantize_add(
