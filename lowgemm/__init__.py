@@ -5,8 +5,8 @@
     net = lowgemm.load("model.so", threads=2)
     out = net({"x": array})
 
-`quantize` writes the quantized model that `compile` would use. Importing this module needs numpy only; `compile` and
-`quantize` import their tools when called.
+`quantize` writes the quantized model that `compile` would use, and `tune` finds the fastest kernels for it by measuring.
+Importing this module needs numpy only; the functions import their tools when called.
 """
 
 from lowgemm.compiler import CompiledModel as CompiledModel
@@ -14,5 +14,6 @@ from lowgemm.compiler import compile as compile
 from lowgemm.frontend.quantize import quantize as quantize
 from lowgemm.runtime import Net as Net
 from lowgemm.runtime import load as load
+from lowgemm.tune import tune as tune
 
 __version__ = "0.1.0"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lowgemm import targets
-from lowgemm.errors import InputError, UnsupportedOperatorError
+from lowgemm.errors import InputError, TuningError, UnsupportedOperatorError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +43,7 @@ def compile(
     calibration: dict[str, np.ndarray] | None = None,
     shapes: dict[str, tuple[int, ...]] | None = None,
     threads: int | None = None,
+    tuning_db: str | os.PathLike[str] | None = None,
 ) -> CompiledModel:
     """Compile an ONNX model.
 
@@ -53,23 +54,28 @@ def compile(
         shapes: shapes of inputs with symbolic dimensions.
         threads: the number of threads to arrange work for, the CPUs of this machine by default. A library runs
             correctly, and with the same result, with any number.
+        tuning_db: a database that `lowgemm.tune` wrote. Kernels that it knows, for this number of threads, are
+            configured as it says; the others by heuristics.
 
     Raises:
-        ModelError, CalibrationError, TargetError, InputError: the argument concerned does not fit.
+        ModelError, CalibrationError, TargetError, InputError, TuningError: the argument concerned does not fit.
     """
     levels = targets.parse(target)
     if threads is not None and threads < 1:
         raise InputError(f"threads must be at least 1, not {threads}")
-    graph = _read(model, calibration, shapes)
+    from lowgemm.frontend.quantize import load_graph
+
+    graph = load_graph(model, calibration, shapes)
     # Not before: loading TVM takes seconds, and most of what is wrong with arguments has been found by here.
     from lowgemm import artifact, codegen, lower, passes
 
     ports = codegen.ports(graph)
     metadata = codegen.metadata(graph)
+    configs = _tuned(tuning_db)
     fused = passes.fuse_quantized(graph)
     variants = []
     for level in levels:
-        program = lower.lower(fused.copy(), level, threads or _cpus())
+        program = lower.lower(fused.copy(), level, threads or _cpus(), configs)
         variants.append(_generated(program, level))
     return CompiledModel(artifact.Plan(graph.name, *ports, tuple(variants), metadata))
 
@@ -106,15 +112,15 @@ def _compiles(program: Program, symbol: str, level: CpuTarget) -> bool:
     return True
 
 
-def _read(model, calibration, shapes):
-    """The model's graph, quantized first where calibration samples are given."""
-    from lowgemm.frontend import load_onnx, to_onnx
-    from lowgemm.frontend.quantize import quantize_graph
+def _tuned(tuning_db):
+    """The configurations that a tuning database holds, as lowering takes them."""
+    if tuning_db is None:
+        return {}
+    if not Path(tuning_db).is_file():
+        raise TuningError(f"there is no tuning database {tuning_db}")
+    from lowgemm.tune import load_configs
 
-    if calibration is None:
-        return load_onnx(model, shapes)
-    # By way of the QDQ form: the same model as `lowgemm quantize` writes.
-    return load_onnx(to_onnx(quantize_graph(model, calibration, shapes=shapes)))
+    return load_configs(tuning_db)
 
 
 def _cpus() -> int:

@@ -21,6 +21,10 @@ class TargetError(LowgemmError):
     """The target does not exist, or this CPU lacks what it needs."""
 
 
+class TuningError(LowgemmError):
+    """What is to be tuned, its database, or a machine to measure on cannot be used."""
+
+
 class InputError(LowgemmError):
     """A run was given arrays whose names, dtypes or shapes are not the model's."""
 

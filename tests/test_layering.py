@@ -18,9 +18,10 @@ ALLOWED: dict[str, set[str]] = {
     "quant": {"errors"},
     "targets": {"errors"},
     "packing": {"errors", "quant", "targets"},
+    "tiling": {"errors", "targets", "packing"},
     "intrin": {"errors", "quant", "targets", "packing", "topi"},
     "topi": {"errors", "graph", "quant", "packing"},
-    "schedules": {"errors", "quant", "targets", "packing", "intrin", "topi"},
+    "schedules": {"errors", "quant", "targets", "packing", "tiling", "intrin", "topi"},
     "reference": {"errors", "graph", "quant"},
     # The reference also serves the compiler: constants are folded with it, and the tables of
     # elementwise chains are what it computes for all 256 inputs.
@@ -32,11 +33,13 @@ ALLOWED: dict[str, set[str]] = {
 # From integer operators to kernels: everything above meets here.
 ALLOWED["lower"] = {*ALLOWED} - {"artifact", "runtime"}
 ALLOWED["codegen"] = {"errors", "graph", "targets", "lower", "artifact"}
+# The tuner builds and runs candidates by itself, and models are its lists of tasks.
+ALLOWED["tune"] = {*ALLOWED}
 _BELOW_COMPILER = set(ALLOWED)
 ALLOWED["ops"] = {*_BELOW_COMPILER} - {"frontend", "passes", "lower", "runtime"}
 ALLOWED |= {
     "compiler": _BELOW_COMPILER,
-    "lowgemm": {"errors", "frontend", "runtime", "compiler", "ops"},
+    "lowgemm": {"errors", "frontend", "runtime", "compiler", "ops", "tune"},
     "demo": {*_BELOW_COMPILER, "compiler", "lowgemm"},
     "cli": {*_BELOW_COMPILER, "compiler", "lowgemm", "demo"},
 }
@@ -48,6 +51,7 @@ OUTSIDE: dict[str, set[str]] = {
     "graph": {"numpy"},
     "quant": {"numpy"},
     "packing": {"numpy"},
+    "tiling": set(),
     "reference": {"numpy"},
     "frontend": {"numpy", "onnx", "onnxruntime", "google"},
     "cli": {"click", "numpy"},

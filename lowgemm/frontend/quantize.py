@@ -99,6 +99,20 @@ def quantize_graph(
     return quantized
 
 
+def load_graph(
+    model: "str | os.PathLike[str]",
+    calibration: Mapping[str, np.ndarray] | None = None,
+    shapes: dict[str, tuple[int, ...]] | None = None,
+) -> Graph:
+    """The graph of a model to compile: quantized first where there is `calibration`, as it is without."""
+    from lowgemm.frontend import load_onnx, to_onnx
+
+    if calibration is None:
+        return load_onnx(Path(model), shapes)
+    # By way of the QDQ form: the same model as `lowgemm quantize` writes.
+    return load_onnx(to_onnx(quantize_graph(Path(model), calibration, shapes=shapes)))
+
+
 def _shapes_from(
     proto: "onnx.ModelProto", calibration: Mapping[str, np.ndarray]
 ) -> dict[str, tuple[int, ...]]:

@@ -5,7 +5,7 @@ A task is what lowering asks a configuration for, what the tuner searches one fo
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, get_type_hints
 
 from lowgemm.packing import ConvShape
 from lowgemm.schedules import _spaces
@@ -162,8 +162,13 @@ def config_to_json(config: Any) -> dict[str, Any]:
 
 
 def _from_json(kind: type, data: dict[str, Any]) -> Any:
-    """A flat dataclass from a dict of its fields, each of its default's or another's plain type."""
-    names = {field.name for field in fields(kind)}
-    if unknown := sorted({*data} - names):
+    """A dataclass from a dict of its fields, which may be dataclasses themselves, or tuples (lists in JSON)."""
+    hints = get_type_hints(kind)
+    if unknown := sorted({*data} - {field.name for field in fields(kind)}):
         raise ValueError(f"{kind.__name__} has no {', '.join(unknown)}")
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+    values: dict[str, Any] = {}
+    for name, value in data.items():
+        if isinstance(value, dict):
+            value = _from_json(hints[name], value)
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**values)

@@ -1,0 +1,150 @@
+"""What the cost model sees of a task and a configuration: numbers that mean the same for every shape.
+
+Counts and bytes are taken as logarithms of base 2. Features of another family are absent (NaN), which the trees take.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lowgemm.packing import ConvPacking, ConvShape
+from lowgemm.schedules import KernelTask, depthwise_packing, dot_layout, needs_stage, parallel_loss
+from lowgemm.targets.peak import cache_sizes
+
+# Where the machine does not say how large its caches are; L1 and L2 of a common CPU.
+_CACHES = {"L1": 32 << 10, "L2": 1 << 20, "L3": 16 << 20}
+
+
+def features(task: KernelTask, config: Any) -> dict[str, float]:
+    """The features of one configuration, by name; knobs have their own names."""
+    found = {f"shape {name}": value for name, value in _shape(task).items()}
+    found |= _FAMILIES[task.family](task, config)
+    return found
+
+
+def matrix(
+    tasks: Sequence[KernelTask], configs: Sequence[Any], names: Sequence[str] | None = None
+) -> tuple[np.ndarray, list[str]]:
+    """Features `(rows, names)` float32 of pairs of task and configuration; `names` as given, or all that occur."""
+    rows = [features(task, config) for task, config in zip(tasks, configs, strict=True)]
+    found = list(names) if names is not None else sorted({name for row in rows for name in row})
+    values = [[row.get(name, math.nan) for name in found] for row in rows]
+    return np.array(values, np.float32).reshape(len(rows), len(found)), found
+
+
+def _shape(task: KernelTask) -> dict[str, float]:
+    shape = task.shape
+    pixels = shape.out_height * shape.out_width
+    depth = shape.kernel[0] * shape.kernel[1] * shape.in_channels // shape.groups
+    traffic = shape.batch * (
+        shape.height * shape.width * shape.in_channels + pixels * shape.out_channels
+    )
+    weights = depth * shape.out_channels
+    return {
+        "pixels": math.log2(pixels),
+        "width": math.log2(shape.out_width),
+        "outputs": math.log2(shape.out_channels),
+        "depth": math.log2(depth),
+        "taps": shape.kernel[0] * shape.kernel[1],
+        "stride": shape.strides[0],
+        "groups": math.log2(shape.groups),
+        "macs": math.log2(shape.macs),
+        "intensity": math.log2(shape.macs / (traffic + weights)),
+        "weights": math.log2(weights),
+        "threads": task.threads,
+        "residual": float(task.residual is not None),
+    }
+
+
+def _conv(task: KernelTask, config: Any) -> dict[str, float]:
+    shape, target = task.shape, task.target
+    assert isinstance(shape, ConvShape)
+    packing = ConvPacking.of(shape, dot_layout(target, config.lanes))
+    height, width = shape.out_height, shape.out_width
+    tiles_y, tiles_x = -(-height // config.rows), -(-width // config.columns)
+    pixels, dots = config.rows * config.columns, config.rows * config.columns * config.vectors
+    waste = tiles_y * config.rows * tiles_x * config.columns / (height * width)
+    # What one step of the reduction issues besides its dot products, for each of them.
+    operand = 1 if packing.layout.lhs == "uint8" else 2
+    loads = (pixels + config.vectors * (1 if config.widen or operand == 1 else 2)) / dots
+    steps = packing.tap_rows * packing.tap_cols * packing.padded_run // packing.layout.depth
+    weight = 2 if config.widen else 1
+    panel = config.vectors * config.lanes * steps * packing.layout.depth * weight
+    panels = packing.panels // config.vectors
+    rows = (config.rows - 1) * shape.strides[0] + shape.kernel[0]
+    run = (config.columns - 1) * shape.strides[1] + shape.kernel[1]
+    window = rows * run * packing.group_in * operand
+    image = shape.height * shape.width * shape.in_channels * operand
+    if config.order == "rows":
+        blocks = shape.batch * (tiles_y // config.block)
+        block = ((config.block * config.rows * shape.strides[0]) + shape.kernel[0]) * shape.width
+        held = block * shape.in_channels * operand + panel * panels
+    else:
+        blocks, held = panels, panel + image
+    staged = needs_stage(shape, packing, task.in_dtype, config)
+    return {
+        "rows": config.rows,
+        "columns": config.columns,
+        "vectors": config.vectors,
+        "lanes": config.lanes,
+        "unroll": config.unroll,
+        "order": float(config.order == "rows"),
+        "block": math.log2(config.block),
+        "widen": float(config.widen),
+        "prefetch": float(config.prefetch),
+        "accumulators": dots,
+        "registers free": target.registers - dots - config.vectors,
+        "waste": waste,
+        "loads per dot": loads,
+        "work": waste * (1 + loads),
+        "steps": math.log2(steps),
+        "unrolled dots": config.unroll * dots,
+        "tiles per row": tiles_x,
+        "panels": math.log2(panels),
+        "staged": float(staged),
+        "blocks": math.log2(blocks),
+        "balance": parallel_loss(blocks, task.threads),
+        **_footprints(panel=panel, window=window, block=held),
+    }
+
+
+def _depthwise(task: KernelTask, config: Any) -> dict[str, float]:
+    shape, target = task.shape, task.target
+    packing = depthwise_packing(target, config.segments)
+    segment = shape.out_width // config.segments
+    tiles = -(-segment // config.columns)
+    channel_blocks = packing.blocks(shape.out_channels)
+    blocks = shape.batch * (shape.out_height // config.block_rows) * channel_blocks
+    width = segment * shape.strides[1] + shape.kernel[1]
+    rows = config.block_rows * shape.strides[0] + shape.kernel[0]
+    row = width * target.vector_bits // 8
+    return {
+        "columns": config.columns,
+        "block": math.log2(config.block_rows),
+        "segments": config.segments,
+        "whole image": float(config.block_rows == shape.out_height),
+        "registers free": target.registers - 4 * config.columns,
+        "waste": tiles * config.columns / segment,
+        "border": (shape.kernel[1] - 1) / segment,
+        "edge": (shape.kernel[0] - 1) / (config.block_rows * shape.strides[0]),
+        "tiles per row": tiles,
+        "unused channels": channel_blocks * packing.channels / shape.out_channels,
+        "blocks": math.log2(blocks),
+        "balance": parallel_loss(blocks, task.threads),
+        **_footprints(block=rows * row, window=row * packing.layout.depth),
+    }
+
+
+def _footprints(**sizes: int) -> dict[str, float]:
+    """Bytes of each, and their share of each cache."""
+    caches = {**_CACHES, **cache_sizes()}
+    found = {f"{name} bytes": math.log2(size) for name, size in sizes.items()}
+    for name, size in sizes.items():
+        for cache in ("L1", "L2"):
+            found[f"{name} / {cache}"] = size / caches[cache]
+    return found
+
+
+_FAMILIES = {"qconv2d": _conv, "qdepthwise2d": _depthwise}

@@ -1,0 +1,94 @@
+"""Measuring candidates on this machine."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from lowgemm.tune import _host
+from lowgemm.tune._worker import Json, Worker, WorkerFailure
+
+# Beside what its model takes, a kernel needs its stage and a few buffers.
+_LIMIT_BYTES = 1 << 30
+_LIMIT_SECONDS = 20.0
+# Numpy's threads would be in the way, and do nothing here.
+_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A candidate to verify against `data` and to time in turns with the incumbent, or with itself if there is none.
+
+    `seconds` and `memory` (bytes) are limits.
+    """
+
+    candidate: Path
+    incumbent: Path | None
+    data: Path
+    threads: int
+    rounds: int
+    seconds: float = _LIMIT_SECONDS
+    memory: int = _LIMIT_BYTES
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The seconds of both in each round, the ratio of candidate to incumbent and its standard error; or the failure."""
+
+    failure: str | None
+    candidate: tuple[float, ...] = ()
+    incumbent: tuple[float, ...] = ()
+    ratio: float = 0.0
+    noise: float = 0.0
+
+
+class Runner(Protocol):
+    """A machine that measures. `host` describes it as a record has it."""
+
+    host: dict[str, Any]
+
+    def measure(self, job: Job) -> Outcome:
+        """Verify and time a candidate; whatever it does, there is an outcome.
+
+        Raises:
+            TuningError: the machine cannot be reached any more.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let the machine go."""
+        ...
+
+
+class LocalRunner:
+    """Measures on this machine, in a child process for each job."""
+
+    def __init__(self) -> None:
+        self.host = _host.describe()
+        self._worker = Worker("lowgemm.tune._child", _ENVIRONMENT)
+
+    def measure(self, job: Job) -> Outcome:
+        request = {
+            "candidate": str(job.candidate),
+            "incumbent": str(job.incumbent or ""),
+            "data": str(job.data),
+            "threads": job.threads,
+            "rounds": job.rounds,
+            "seconds": job.seconds,
+            "bytes": job.memory,
+        }
+        try:
+            # The process that supervises keeps the limit; a little more is for its start.
+            return outcome_of(self._worker.call(request, job.seconds + 30))
+        except WorkerFailure as failure:
+            return Outcome(f"measuring: {failure}")
+
+    def close(self) -> None:
+        self._worker.close()
+
+
+def outcome_of(answer: Json) -> Outcome:
+    """What `_child.answer` returned."""
+    if answer["failure"] is not None:
+        return Outcome(answer["failure"])
+    times = (tuple(answer["candidate"]), tuple(answer["incumbent"]))
+    return Outcome(None, *times, answer["ratio"], answer["noise"])
