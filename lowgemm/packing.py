@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lowgemm.targets import CpuTarget
+
 
 @dataclass(frozen=True)
 class DotLayout:
@@ -21,8 +23,47 @@ class DotLayout:
 
 
 @dataclass(frozen=True)
+class Axis:
+    """One spatial axis of a convolution: `size` elements between `before` and `after` of padding.
+
+    Padding may be negative: then the input loses elements at that end.
+    """
+
+    size: int = 1
+    kernel: int = 1
+    stride: int = 1
+    before: int = 0
+    after: int = 0
+    dilation: int = 1
+
+    @property
+    def span(self) -> int:
+        """Input elements from the first tap of a window to the last."""
+        return self.dilation * (self.kernel - 1) + 1
+
+    @property
+    def out(self) -> int:
+        """The output's extent."""
+        return (self.size + self.before + self.after - self.span) // self.stride + 1
+
+
+# Of a convolution in two dimensions.
+FLAT = Axis()
+
+
+def dot_layout(target: CpuTarget, lanes: int) -> DotLayout:
+    """The operand form of `target`'s dot product with `lanes` outputs a vector: u8 by s8, or both widened."""
+    if target.dot_depth == 4:
+        return DotLayout(lanes, 4, "uint8", "int8")
+    return DotLayout(lanes, 2, "int16", "int16")
+
+
+@dataclass(frozen=True)
 class ConvShape:
-    """A 2-D convolution over NHWC activations. `padding` is (top, left, bottom, right); all sizes in elements."""
+    """A convolution over NHWC activations, or over NDHWC ones, whose depth axis is `planes`.
+
+    `padding` is (top, left, bottom, right), as in `Axis`; all sizes in elements.
+    """
 
     batch: int
     height: int
@@ -34,24 +75,43 @@ class ConvShape:
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilations: tuple[int, int] = (1, 1)
     groups: int = 1
+    planes: Axis = FLAT
+
+    @property
+    def rows(self) -> Axis:
+        """The vertical axis."""
+        top, _, bottom, _ = self.padding
+        return Axis(self.height, self.kernel[0], self.strides[0], top, bottom, self.dilations[0])
+
+    @property
+    def columns(self) -> Axis:
+        """The horizontal axis."""
+        _, left, _, right = self.padding
+        return Axis(self.width, self.kernel[1], self.strides[1], left, right, self.dilations[1])
 
     @property
     def out_height(self) -> int:
-        top, _, bottom, _ = self.padding
-        span = self.dilations[0] * (self.kernel[0] - 1) + 1
-        return (self.height + top + bottom - span) // self.strides[0] + 1
+        return self.rows.out
 
     @property
     def out_width(self) -> int:
-        _, left, _, right = self.padding
-        span = self.dilations[1] * (self.kernel[1] - 1) + 1
-        return (self.width + left + right - span) // self.strides[1] + 1
+        return self.columns.out
+
+    @property
+    def out_images(self) -> int:
+        """Images of `out_height` by `out_width` that the output consists of."""
+        return self.batch * self.planes.out
+
+    @property
+    def taps(self) -> int:
+        """Positions of the filter window."""
+        return self.planes.kernel * self.kernel[0] * self.kernel[1]
 
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one run."""
-        taps = self.kernel[0] * self.kernel[1] * self.in_channels // self.groups
-        return self.batch * self.out_height * self.out_width * self.out_channels * taps
+        pixels = self.out_images * self.out_height * self.out_width
+        return pixels * self.out_channels * self.taps * self.in_channels // self.groups
 
 
 @dataclass(frozen=True)
@@ -60,7 +120,8 @@ class ConvPacking:
 
     With one group and no dilation along the width, a row of the filter window is one contiguous run of
     `kernel_w * in_channels` activations in NHWC, so `taps` counts rows; otherwise every point is a tap of its own.
-    `merged` groups share one dense block (zeros outside the diagonal) so that a block fills whole vectors.
+    `merged` groups share one dense block (zeros outside the diagonal) so that a block fills whole vectors. In three
+    dimensions the rows of all planes of the window are counted together, planes outside.
     """
 
     layout: DotLayout
@@ -91,7 +152,7 @@ class ConvPacking:
             merged=merged,
             group_in=group_in,
             group_out=shape.out_channels // groups,
-            tap_rows=shape.kernel[0],
+            tap_rows=shape.planes.kernel * shape.kernel[0],
             tap_cols=1 if flat else shape.kernel[1],
             run=shape.kernel[1] * group_in if flat else group_in,
         )
@@ -113,13 +174,14 @@ class ConvPacking:
         return (self.panels, self.tap_rows, self.tap_cols, self.padded_run // depth, lanes, depth)
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
-        """Pack `weight` `(out, in / groups, kernel_h, kernel_w)` into `packed_shape`, same dtype."""
-        _, per_group, kernel_h, kernel_w = weight.shape
+        """Pack `weight` `(out, in / groups, [kernel_d,] kernel_h, kernel_w)` into `packed_shape`, same dtype."""
+        _, per_group, *_, kernel_w = weight.shape
         dense = np.zeros(
-            (self.groups, self.group_out, kernel_h, kernel_w, self.group_in), weight.dtype
+            (self.groups, self.group_out, self.tap_rows, kernel_w, self.group_in), weight.dtype
         )
         each_out = self.group_out // self.merged
-        blocks = weight.reshape(self.groups, self.merged, each_out, per_group, kernel_h, kernel_w)
+        taps = (self.tap_rows, kernel_w)
+        blocks = weight.reshape(self.groups, self.merged, each_out, per_group, *taps)
         for m in range(self.merged):
             dense[
                 :, m * each_out : (m + 1) * each_out, :, :, m * per_group : (m + 1) * per_group

@@ -8,23 +8,20 @@ import tvm
 
 
 def unaligned(func: tvm.tirx.PrimFunc) -> tvm.tirx.PrimFunc:
-    """`func` with arguments that may begin at any element, as a user's array does; TVM expects 64 bytes.
+    """`func` with buffers that may begin at any element, as a user's array does; TVM expects 64 bytes.
 
-    Whole vectors are then loaded and stored by instructions that take any address, which cost nothing where the address
-    happens to be a multiple.
+    Vectors are then loaded and stored by instructions that take any address, which cost nothing where it happens to be
+    a multiple of the vector. All buffers, because the operands of intrinsics are parts of others, with their alignment.
     """
     graph = json.loads(tvm.ir.save_json(func))
-    nodes = graph["nodes"]
-    root = nodes[graph["root_index"]]["data"]
-    for param in nodes[root["params"]]["data"]:
-        kind = nodes[nodes[param]["data"]["ty"]]
-        if kind["type"] == "tirx.BufferType":
-            kind["data"]["data_alignment"] = 1
+    for node in graph["nodes"]:
+        if node["type"] == "tirx.BufferType":
+            node["data"]["data_alignment"] = 1
     return tvm.ir.load_json(json.dumps(graph))
 
 
 def strided_rows(func: tvm.tirx.PrimFunc, names: set[str]) -> tvm.tirx.PrimFunc:
-    """`func` whose arguments `names`, `(tiles, rows, columns)`, have any distance between rows; columns are adjacent."""
+    """`func` whose arguments `names`, `(tiles, rows, columns)`, have rows any distance apart; columns are adjacent."""
     graph = json.loads(tvm.ir.save_json(func))
     nodes = graph["nodes"]
     root = nodes[graph["root_index"]]["data"]
@@ -43,6 +40,7 @@ def strided_rows(func: tvm.tirx.PrimFunc, names: set[str]) -> tvm.tirx.PrimFunc:
         for axis in ("tiles", "rows"):
             label = add("ffi.String", f"{name}_{axis}")
             strides.append(add("ir.Var", {"span": like["span"], "ty": like["ty"], "name": label}))
-        one = add("ir.IntImm", {"span": like["span"], "ty": like["ty"], "value": 1})
+        value = add("int", 1)
+        one = add("ir.IntImm", {"span": like["span"], "ty": like["ty"], "value": value})
         buffer["strides"] = add("ffi.Array", [*strides, one])
     return tvm.ir.load_json(json.dumps(graph))

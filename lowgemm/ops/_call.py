@@ -70,8 +70,8 @@ class Call:
         symbols: the function, or, for a family of row tiles, those for 1, 2, ... rows.
         args: arrays, ints and floats in the function's order. They are kept alive. A strided array must be described
             as such to the function (`strided_rows`).
-        rows: for a family: `rows[i]` is true where argument i has rows, `(rows / tile, tile, ...)` for the functions
-            and `(rows, ...)` here. All are cut alike.
+        rows: for a family: `rows[i]` is 0 where argument i has axis 0 for rows, which is `(tiles, tile)` for the
+            functions, 1 where axis 1 is that of rows and the functions see the matrix as it is, else None.
         block: tiles that one thread takes at a time.
         work: multiply-accumulates, or as much; too few are not shared among threads.
     """
@@ -81,7 +81,7 @@ class Call:
         library: Library,
         symbols: str | Sequence[str],
         args: Sequence[np.ndarray | int | float],
-        rows: Sequence[bool] | None = None,
+        rows: Sequence[int | None] | None = None,
         block: int = 1,
         work: int = SERIAL_WORK,
     ) -> None:
@@ -98,10 +98,11 @@ class Call:
         number = 0
         for index, value in enumerate(args):
             if isinstance(value, np.ndarray):
-                by_rows = rows is not None and rows[index]
-                if by_rows:
-                    number = value.shape[0]
-                self._describe(index, value, by_rows)
+                axis = rows[index] if rows is not None else None
+                if axis is not None:
+                    number = value.shape[axis]
+                    self._row_bytes[index] = value.strides[0] if axis == 0 else -value.itemsize
+                self._describe(index, value, axis == 0)
             elif isinstance(value, float):
                 self._any[index] = _Any(_FLOAT, 0, _bits(value))
             else:
@@ -117,14 +118,13 @@ class Call:
             work < SERIAL_WORK,
         )
         self._address = ctypes.addressof(self._call)
+        self.last = count - 1
 
     def _describe(self, index: int, array: np.ndarray, by_rows: bool) -> None:
         shape = (1, *array.shape) if by_rows else array.shape
         size = array.itemsize
         sizes = (ctypes.c_int64 * (2 * len(shape)))(*shape)
         strides = 0
-        if by_rows:
-            self._row_bytes[index] = array.strides[0]
         if not array.flags.c_contiguous:
             inner = [s // size for s in array.strides]
             sizes[len(shape) :] = [0, *inner] if by_rows else inner
@@ -133,7 +133,16 @@ class Call:
         # ml_dtypes' bfloat16 is of no kind that numpy knows.
         code = 4 if kind.name == "bfloat16" else _CODES[kind.kind]
         self._tensors[index] = _Tensor(
-            address_of(array), 1, 0, len(shape), code, size * 8, 1, ctypes.addressof(sizes), strides, 0
+            address_of(array),
+            1,
+            0,
+            len(shape),
+            code,
+            size * 8,
+            1,
+            ctypes.addressof(sizes),
+            strides,
+            0,
         )
         self._any[index] = _Any(_TENSOR, 0, ctypes.addressof(self._tensors[index]))
         self._sizes.append(sizes)

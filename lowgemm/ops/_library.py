@@ -2,8 +2,8 @@
 
 A kernel's library is named by everything that decides its code: operator, parameters, target, and a digest of this
 package's own sources. It ends with a digest of itself: a file that does not match, be it cut short or damaged, is
-compiled again. It is written under another name and renamed, so that processes which compile the same kernel at the same
-time each leave a whole file.
+compiled again. It is written under another name and renamed, so that processes which compile the same kernel at the
+same time each leave a whole file.
 """
 
 from __future__ import annotations

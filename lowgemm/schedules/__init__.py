@@ -1,9 +1,9 @@
 """How operators are computed: s_tir schedules around the dot-product intrinsics, configured by frozen dataclasses."""
 
+from lowgemm.packing import dot_layout as dot_layout
 from lowgemm.schedules._conv import FEW_PIXELS as FEW_PIXELS
 from lowgemm.schedules._conv import ConvConfig as ConvConfig
 from lowgemm.schedules._conv import default_conv_config as default_conv_config
-from lowgemm.schedules._conv import dot_layout as dot_layout
 from lowgemm.schedules._conv import needs_stage as needs_stage
 from lowgemm.schedules._conv import schedule_qconv2d as schedule_qconv2d
 from lowgemm.schedules._depthwise import DepthwiseConfig as DepthwiseConfig
@@ -16,6 +16,7 @@ from lowgemm.schedules._elementwise import schedule_elementwise as schedule_elem
 from lowgemm.schedules._elementwise import schedule_pool as schedule_pool
 from lowgemm.schedules._elementwise import schedule_quantize as schedule_quantize
 from lowgemm.schedules._float import schedule_float as schedule_float
+from lowgemm.schedules._gemm import schedule_qgemm as schedule_qgemm
 from lowgemm.schedules._steps import parallel_loss as parallel_loss
 from lowgemm.schedules._tasks import FAMILIES as FAMILIES
 from lowgemm.schedules._tasks import KernelTask as KernelTask

@@ -14,7 +14,7 @@ import tvm
 from tvm import s_tir
 
 from lowgemm import intrin
-from lowgemm.packing import ConvPacking, ConvShape, DotLayout
+from lowgemm.packing import ConvPacking, ConvShape, dot_layout
 from lowgemm.schedules import _steps
 from lowgemm.schedules._prefetch import mark_loop, prefetch_weights
 from lowgemm.targets import CpuTarget
@@ -63,19 +63,15 @@ class ConvConfig:
             raise ValueError(f"{self} needs {used} registers of {target.registers}")
 
 
-def dot_layout(target: CpuTarget, lanes: int) -> DotLayout:
-    """The operand form of `target`'s dot product with `lanes` outputs a vector."""
-    dot = intrin.broadcast_dot(target, lanes)
-    return DotLayout(dot.lanes, dot.depth, dot.lhs, dot.rhs)
-
-
 def needs_stage(shape: ConvShape, packing: ConvPacking, in_dtype: str, config: ConvConfig) -> bool:
     """Whether the kernel must read a padded copy of its input in the operand dtype instead of the input itself."""
     return (
         in_dtype != packing.layout.lhs
         or any(shape.padding)
         or packing.padded_run != packing.run
-        or (shape.kernel == (1, 1) and shape.strides != (1, 1))
+        or shape.planes.before != 0
+        or shape.planes.after != 0
+        or (shape.taps == 1 and (shape.planes.stride, *shape.strides) != (1, 1, 1))
         or shape.out_width % config.columns != 0
         or shape.out_height % config.rows != 0
     )
@@ -88,9 +84,7 @@ def default_conv_config(shape: ConvShape, target: CpuTarget, threads: int = 1) -
     panels = packing.panels // packing.groups
     rows, columns, vectors = _register_tile(shape, target, panels)
     pixels = shape.out_height * shape.out_width
-    weights = (
-        shape.kernel[0] * shape.kernel[1] * shape.in_channels * shape.out_channels // shape.groups
-    )
+    weights = shape.taps * shape.in_channels * shape.out_channels // shape.groups
     tile_rows = -(-shape.out_height // rows)
     # A block of rows re-reads all weights; a panel re-reads the whole input. The larger operand is read once.
     if shape.groups == 1 and (pixels < FEW_PIXELS or weights > 4 * pixels * shape.in_channels):
@@ -98,13 +92,12 @@ def default_conv_config(shape: ConvShape, target: CpuTarget, threads: int = 1) -
     else:
         order = "rows"
         # Input and output of a block stay in L2 beside the weights.
-        row_bytes = (
-            (2 * shape.in_channels * shape.strides[0] + shape.out_channels) * shape.width * rows
-        )
+        staged = 2 * shape.in_channels * shape.strides[0] * shape.planes.kernel
+        row_bytes = (staged + shape.out_channels) * shape.width * rows
         # Neighbours stage the rows between them twice.
         edge = 0.1 * (shape.kernel[0] - 1) / shape.strides[0] + 0.02
         limit = min(160 * 1024 // row_bytes, tile_rows // 4)
-        block = _steps.balanced_divisor(tile_rows, limit, threads, edge, shape.batch)
+        block = _steps.balanced_divisor(tile_rows, limit, threads, edge, shape.out_images)
     if order == "panels":
         # Fewer vectors at once use inputs less often, but may leave every thread as much to do.
         divisors = [d for d in range(1, vectors + 1) if vectors % d == 0]
@@ -122,7 +115,7 @@ def _register_tile(shape: ConvShape, target: CpuTarget, panels: int) -> tuple[in
     """(rows, columns, vectors) with the least waste on this shape; larger tiles where several waste the same."""
     best: tuple[float, tuple[int, int, int]] | None = None
     # Of one pixel, each weight vector is used once, straight from memory: only chains of accumulators count.
-    one = shape.batch * shape.out_height * shape.out_width == 1
+    one = shape.out_images * shape.out_height * shape.out_width == 1
     # Three vectors by three pixels spill in 16 registers: half the speed of any neighbour (56x56 144 -> 24, avx2).
     spilling = 3 if target.registers == 16 and target.dot_depth == 2 else 0
     for vectors in range(1, 13 if one else 5):
@@ -171,16 +164,16 @@ def schedule_qconv2d(
     acc, dst = sch.get_sblock("acc"), sch.get_sblock("dst")
     sch.set_scope(acc, 0, "local")
 
-    # dst[n, y, x, o]  ->  block, panel, tile, (row, column, vector, lane)
-    n, y, x, o = sch.get_loops(dst)
+    # dst[n, [z,] y, x, o]  ->  block, panel, tile, (row, column, vector, lane)
+    *images, y, x, o = sch.get_loops(dst)
     yo, yi = sch.split(y, [None, config.rows])
     xo, xi = sch.split(x, [None, config.columns])
     po, pi, lane = sch.split(o, [None, config.vectors, lanes])
     if config.order == "rows":
         yb, yt = sch.split(yo, [None, config.block])
-        sch.reorder(n, yb, po, yt, xo, yi, xi, pi, lane)
+        sch.reorder(*images, yb, po, yt, xo, yi, xi, pi, lane)
     else:
-        sch.reorder(po, n, yo, xo, yi, xi, pi, lane)
+        sch.reorder(po, *images, yo, xo, yi, xi, pi, lane)
     if holds_codes(shape, packing, form):
         for loop in (yi, xi, pi):
             sch.unroll(loop)
@@ -204,7 +197,7 @@ def schedule_qconv2d(
     sch.reorder(r, c, jo, ji, ay, ax, ap, al, jk)
 
     # Parallel loops come before decompose_reduction, which refuses the dataflow otherwise.
-    block = sch.fuse(n, yb) if config.order == "rows" else po
+    block = sch.fuse(*images, yb) if config.order == "rows" else po
     parallel = sch.parallel if shape.macs >= SERIAL_MACS else lambda loop: None
     parallel(block)
     if form.staged:
@@ -273,13 +266,13 @@ def _place_stage(sch, shape, config, block, parallel) -> None:
         sch.compute_at(stage, block, preserve_unit_loops=True)
         *_, row = sch.get_loops(stage)
     else:
-        n, h, row = sch.get_loops(stage)
+        *outer, row = sch.get_loops(stage)
         if shape.out_height == 1:
             # One long row: cut it at pixels.
             pixel, row = sch.split(row, [None, shape.in_channels])
             parallel(pixel)
         else:
-            parallel(sch.fuse(n, h))
+            parallel(sch.fuse(*outer))
     if shape.in_channels % 16 == 0 or shape.in_channels >= 64:
         _steps.vectorize_innermost(sch, row, 64, uniform=shape.in_channels)
         return

@@ -94,6 +94,11 @@ static int run(const lgops_call *call, int64_t first, int64_t rows, int32_t tile
     if (args[i].type_index != LG_ANY_TENSOR_PTR || !call->row_bytes[i]) continue;
     const lg_tensor *whole = call->args[i].value.v_ptr;
     tensors[i] = *whole;
+    args[i].value.v_ptr = &tensors[i];
+    if (call->row_bytes[i] < 0) {
+      tensors[i].data = (unsigned char *)whole->data - first * call->row_bytes[i];
+      continue;
+    }
     memcpy(shapes[i], whole->shape, (size_t)whole->ndim * sizeof(int64_t));
     shapes[i][0] = rows / tile;
     shapes[i][1] = tile;
@@ -104,7 +109,6 @@ static int run(const lgops_call *call, int64_t first, int64_t rows, int32_t tile
       tensors[i].strides = strides[i];
     }
     tensors[i].data = (unsigned char *)whole->data + first * call->row_bytes[i];
-    args[i].value.v_ptr = &tensors[i];
   }
   lg_any result = {0};
   return call->kernels[tile - 1](NULL, args, call->count, &result);

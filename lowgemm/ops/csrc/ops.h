@@ -13,7 +13,8 @@ typedef struct {
 typedef struct {
   const lg_kernel *kernels;
   lg_any *args;
-  const int64_t *row_bytes; /* from one row of an argument to the next; 0: it has no rows */
+  /* From one row of an argument to the next; 0: it has no rows; below 0: a matrix whose rows are columns in memory. */
+  const int64_t *row_bytes;
   int64_t rows;
   int64_t block_tiles; /* what one thread takes at a time, so that it stays in its cache */
   int32_t count;

@@ -1,0 +1,611 @@
+"""Integer matrix products with packed weights."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from lowgemm.ops._arrays import OperandError, array, expect, level, positive_scale
+from lowgemm.ops._call import Call
+from lowgemm.ops._library import Library, kernels
+from lowgemm.ops._output import EIGHT_BIT, Output, store_type
+from lowgemm.packing import ConvPacking
+from lowgemm.quant import choose_qparams
+from lowgemm.targets import CpuTarget
+from lowgemm.tiling import default_gemm_configs, gemm_packing, gemm_staged
+
+# Bytes of the left operand and the output that a thread takes at a time, so that they stay in its second cache.
+_BLOCK_BYTES = 192 * 1024
+_CACHE_LINE = 64
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """That the left matrix is float32 and is quantized to uint8 while it is packed.
+
+    `range` says where scale and zero point come from: "static", from here; "tensor" or "row", from the least and the
+    greatest element of each call's matrix, or of each of its rows, by `quant.choose_qparams`. The code of x is
+    clamp(rint(x * (1 / scale)) + zero_point), ties to even, FBGEMM's rule. The scales that "tensor" and "row" find
+    multiply the real output, whose multiplier is then that of the weight alone.
+    """
+
+    range: Literal["static", "tensor", "row"] = "static"
+    scale: float = 1.0
+    zero_point: int = 0
+
+
+class PackedGemm:
+    """The product with one packed right matrix, and its output stage: what `pack_gemm` returns.
+
+    Several threads may call it at a time, with any numbers of rows.
+    """
+
+    def __init__(self, parts: list[_Part], options: _Options) -> None:
+        self._parts, self._options = parts, options
+        self.depth = options.depth
+        self.groups = 1 if options.batched else len(parts)
+        self.columns = options.columns * self.groups
+        self.target, self.output = options.target, options.output
+        self._in = np.dtype(options.in_dtype)
+        self._out = store_type(self.output.dtype)
+        self._variants: dict[tuple[bool, bool], _Variant] = {}
+        self._local = threading.local()
+        dynamic = options.quantize is not None and options.quantize.range == "tensor"
+        self._simple = len(parts) == 1 and not options.batched and not dynamic
+        self._simple = self._simple and not (
+            self.output.row_scale or self.output.residual or options.row_zero == "given"
+        )
+        self._work = self.depth * self.columns
+
+    def __call__(
+        self,
+        a: Any,
+        out: np.ndarray | None = None,
+        *,
+        row_scale: Any = None,
+        row_zero_point: Any = None,
+        residual: Any = None,
+    ) -> np.ndarray:
+        """Multiply.
+
+        Args:
+            a: `(..., rows, groups * depth)` in the dtype packed for. The elements of each row are adjacent, or, in a
+                transposed matrix, those of each column.
+            out: where to write, `(..., rows, columns)`, the elements of each row adjacent; else a new array.
+            row_scale: float32 `(..., rows)`, if the output stage has one.
+            row_zero_point: int32 `(..., rows)`, if packed with `a_zero_point="row"`.
+            residual: of the output's shape, if the output stage has one.
+
+        Returns:
+            `(..., rows, columns)` of the output stage's dtype.
+
+        Raises:
+            OperandError: naming the argument, what was expected and what came.
+        """
+        if (
+            self._simple
+            and type(a) is np.ndarray
+            and a.ndim == 2
+            and a.dtype is self._in
+            and a.shape[1] == self.depth
+            and a.flags.c_contiguous
+            and a.flags.aligned
+            and row_scale is None
+            and row_zero_point is None
+            and residual is None
+        ):
+            rows = a.shape[0]
+            if out is None:
+                out = np.empty((rows, self.columns), self._out)
+            if (
+                out.dtype is self._out
+                and out.shape == (rows, self.columns)
+                and out.flags.carray
+                and a.size < 2**31 > out.size
+            ):
+                call = getattr(self._local, "call", None)
+                if call is None:
+                    (call,) = self._calls(a, out, None, None, None)
+                    self._local.call = call
+                call.rebind(0, a)
+                call.rebind(call.last, out)
+                call.set_rows(rows, rows * self._work)
+                call()
+                return out
+        a = self._checked(a)
+        shape = (*a.shape[:-1], self.columns)
+        out = np.empty(shape, self._out) if out is None else self._checked_out(out, shape)
+        for call in self._calls(a, out, row_scale, row_zero_point, residual):
+            call()
+        return out
+
+    def bind(
+        self,
+        a: np.ndarray,
+        out: np.ndarray,
+        *,
+        row_scale: Any = None,
+        row_zero_point: Any = None,
+        residual: Any = None,
+    ) -> Callable[[], None]:
+        """A function without arguments that multiplies what these arrays hold when it is called.
+
+        It costs less than a call with arrays. It is for one thread at a time. Arguments and errors are those of a call.
+        """
+        if self._options.quantize is not None and self._options.quantize.range == "tensor":
+            raise OperandError(
+                'a: cannot be bound with the range "tensor", which each call finds anew'
+            )
+        a = self._checked(a)
+        out = self._checked_out(out, (*a.shape[:-1], self.columns))
+        calls = self._calls(a, out, row_scale, row_zero_point, residual)
+        if len(calls) == 1:
+            return calls[0]
+
+        def run() -> None:
+            for call in calls:
+                call()
+
+        return run
+
+    def with_output(self, output: Output) -> PackedGemm:
+        """The same packed weight with another output stage."""
+        options = self._options.with_output(output)
+        return PackedGemm([part.with_output(options) for part in self._parts], options)
+
+    def _checked(self, a: Any) -> np.ndarray:
+        wide = self.depth * self.groups
+        lead: tuple = ("...",)
+        a = array(a, "a")
+        if self._options.batched:
+            lead = (len(self._parts),)
+        if a.ndim < 2 or a.dtype != self._in or a.shape[-1] != wide:
+            expect(a, "a", self._in.name, (*lead, "rows", wide))
+        if self._options.batched and (a.ndim != 3 or a.shape[0] != len(self._parts)):
+            expect(a, "a", self._in.name, (*lead, "rows", wide))
+        return a
+
+    def _checked_out(self, out: Any, shape: tuple[int, ...]) -> np.ndarray:
+        out = array(out, "out")
+        expect(out, "out", self._out.name, shape)
+        if not out.flags.writeable:
+            raise OperandError("out: expected an array that can be written to")
+        if out.size and out.strides[-1] != out.itemsize:
+            raise OperandError(
+                f"out: expected adjacent elements in rows, got strides {out.strides}"
+            )
+        return out
+
+    def _calls(self, a, out, row_scale, row_zero_point, residual) -> list[Call]:
+        """The native calls of all parts: of groups, of batches, of leading axes that cannot be merged."""
+        options = self._options
+        extras = self._extras(a, out, row_scale, row_zero_point, residual)
+        quantize = None
+        if options.quantize is not None and options.quantize.range == "static":
+            scale = np.float32(options.quantize.scale)
+            quantize = np.array([np.float32(1) / scale, options.quantize.zero_point], np.float32)
+        elif options.quantize is not None and options.quantize.range == "tensor":
+            ends = (float(a.min()), float(a.max())) if a.size else (0.0, 0.0)
+            if not np.isfinite(ends).all():
+                raise OperandError(f"a: expected finite elements, got the range {ends}")
+            found = choose_qparams(*ends)
+            quantize = np.array(
+                [np.float32(1) / np.float32(found.scale), found.zero_point], np.float32
+            )
+            extras["row_zero"] = np.full(a.shape[:-1], found.zero_point, np.int32)
+            extras["row_scale"] = np.full(a.shape[:-1], found.scale, np.float32)
+        calls = []
+        for index in self._matrices(a, out, extras):
+            view = {name: value[index] for name, value in extras.items()}
+            for number, part in enumerate(self._parts):
+                if options.batched and index != (number,):
+                    continue
+                k = (
+                    slice(None)
+                    if options.batched
+                    else slice(number * self.depth, (number + 1) * self.depth)
+                )
+                n = (
+                    slice(None)
+                    if options.batched
+                    else slice(number * options.columns, (number + 1) * options.columns)
+                )
+                pieces = {**view}
+                if "other" in pieces:
+                    pieces["other"] = pieces["other"][:, n]
+                calls.append(self._call(part, a[index][:, k], out[index][:, n], pieces, quantize))
+        return calls
+
+    def _matrices(self, a: np.ndarray, out: np.ndarray, extras: dict) -> list[tuple[int, ...]]:
+        """The indices of the leading axes."""
+        return list(np.ndindex(a.shape[:-2]))
+
+    def _extras(self, a, out, row_scale, row_zero_point, residual) -> dict[str, np.ndarray]:
+        output, rows = self.output, a.shape[:-1]
+        found: dict[str, np.ndarray] = {}
+        given = self._options.row_zero == "given"
+        for name, value, wanted in (
+            ("row_scale", row_scale, output.row_scale),
+            ("row_zero_point", row_zero_point, given),
+            ("residual", residual, output.residual is not None),
+        ):
+            if (value is not None) != wanted:
+                state = "needs" if wanted else "takes no"
+                raise OperandError(f"{name}: this product {state} {name}")
+        if row_scale is not None:
+            found["row_scale"] = expect(array(row_scale, "row_scale"), "row_scale", "float32", rows)
+        if row_zero_point is not None:
+            zeros = array(row_zero_point, "row_zero_point")
+            found["row_zero"] = expect(zeros, "row_zero_point", "int32", rows)
+        if residual is not None and output.residual is not None:
+            other = array(residual, "residual")
+            wanted = output.residual.dtype
+            kinds = (wanted, "uint16") if wanted == "bfloat16" else wanted
+            expect(other, "residual", kinds, out.shape)
+            if other.size and other.strides[-1] != other.itemsize:
+                raise OperandError("residual: expected adjacent elements in rows")
+            found["other"] = other.view(np.uint16) if wanted == "bfloat16" else other
+        for name in ("row_scale", "row_zero"):
+            if name in found:
+                found[name] = np.ascontiguousarray(found[name])
+        return found
+
+    def _call(self, part: _Part, a, out, pieces: dict[str, np.ndarray], quantize) -> Call:
+        transposed = a.size > 0 and a.strides[1] != a.itemsize and a.strides[0] == a.itemsize
+        if a.size and not transposed and a.shape[1] > 1 and a.strides[1] != a.itemsize:
+            raise OperandError(
+                f"a: expected adjacent elements in rows or columns, got strides {a.strides}"
+            )
+        strided = not all(
+            x.flags.c_contiguous for x in (out, *pieces.values()) if x.ndim == 2
+        ) or not (transposed or a.flags.c_contiguous)
+        variant = self._variant(transposed, strided)
+        if self.output.dtype == "bfloat16":
+            out = out.view(np.uint16)
+        arrays: list[np.ndarray] = [_rows_of(a) if not transposed else _columns_of(a), part.packed]
+        axes: list[int | None] = [1 if transposed else 0, None]
+        if quantize is not None:
+            arrays.append(quantize)
+            axes.append(None)
+        for name in variant.names:
+            by_rows = name in ("row_zero", "row_scale", "other")
+            arrays.append(pieces[name] if by_rows else part.arrays[name])
+            axes.append(0 if by_rows else None)
+        arrays.append(out)
+        axes.append(0)
+        rows = a.shape[0]
+        work = rows * self.depth * self._options.columns
+        call = Call(variant.library, variant.symbols, arrays, axes, variant.block, work)
+        call.set_rows(rows, work)
+        return call
+
+    def _variant(self, transposed: bool, strided: bool) -> _Variant:
+        found = self._variants.get((transposed, strided))
+        if found is None:
+            found = _Variant(self._options, transposed, strided)
+            self._variants[transposed, strided] = found
+        return found
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What all parts of a product have in common."""
+
+    depth: int
+    columns: int
+    in_dtype: str
+    quantize: Quantize | None
+    row_zero: str  # "", "given" or "found"
+    weight_zero: bool
+    batched: bool
+    packing: ConvPacking
+    output: Output
+    target: CpuTarget
+
+    def with_output(self, output: Output) -> _Options:
+        return _checked_options(**{**self.__dict__, "output": output})
+
+    def output_form(self) -> dict[str, Any]:
+        form = self.output.form(self.weight_zero, bool(self.row_zero))
+        dynamic = self.quantize is not None and self.quantize.range != "static"
+        return {**form, "row_scale": form["row_scale"] or dynamic}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One group, or one matrix of a batch: the packed weight and what is held for each of its columns."""
+
+    packed: np.ndarray
+    sums: np.ndarray
+    zeros: np.ndarray
+    zero_point: int
+    slot: tuple[int, int]
+    arrays: dict[str, np.ndarray]
+
+    def with_output(self, options: _Options) -> _Part:
+        arrays = _column_arrays(options, self.sums, self.zeros, self.zero_point, self.slot)
+        return _Part(self.packed, self.sums, self.zeros, self.zero_point, self.slot, arrays)
+
+
+class _Variant:
+    """The compiled functions for one layout of the operands."""
+
+    def __init__(self, options: _Options, transposed: bool, strided: bool) -> None:
+        packing, target = options.packing, options.target
+        dynamic = options.quantize is not None and options.quantize.range == "row"
+        form = {
+            "depth": options.depth,
+            "columns": options.columns,
+            "in_dtype": options.in_dtype,
+            "staged": gemm_staged(packing, options.in_dtype, transposed),
+            "transposed": transposed,
+            "dynamic": dynamic,
+        }
+        output = options.output_form()
+        configs = default_gemm_configs(packing, target)
+        self.symbols = [f"rows{config.rows}" for config in configs]
+        self.names = _argument_names(output, dynamic)
+        wide = options.depth * (2 if form["staged"] else 1) + 4 * options.columns
+        self.block = max(1, _BLOCK_BYTES // (wide * configs[-1].rows))
+
+        def make():
+            from lowgemm import schedules, topi
+            from lowgemm.ops._buffers import strided_rows
+
+            functions = {}
+            for symbol, config in zip(self.symbols, configs, strict=True):
+                spec = topi.GemmForm(config.rows, output=topi.OutputForm(**output), **form)
+                func = topi.qgemm(spec, packing)
+                if strided:
+                    func = strided_rows(
+                        func, {"other", "dst"} | (set() if transposed else {"data"})
+                    )
+                functions[symbol] = schedules.schedule_qgemm(func, packing, spec, target, config)
+            return functions
+
+        params = {**form, "output": output, "panels": packing.panels, "strided": strided}
+        self.library: Library = kernels("qgemm", params, target, make)
+
+
+def pack_gemm(
+    b: Any,
+    *,
+    a_dtype: str = "uint8",
+    a_zero_point: int | Literal["row"] = 0,
+    b_zero_point: Any = 0,
+    groups: int = 1,
+    transposed: bool = False,
+    quantize: Quantize | None = None,
+    output: Output | None = None,
+    target: str | CpuTarget = "host",
+) -> PackedGemm:
+    """Pack the right matrix of products a @ b.
+
+        sum_k (a[i, k] - a_zero_point) * (b[k, j] - b_zero_point[j])
+
+    in exact 32-bit integers, then the output stage.
+
+    Args:
+        b: int8 or uint8 `(groups * depth, columns)`, or, transposed, `(groups * columns, depth)`; with an axis more in
+            front for a batch of left matrices, each with its own.
+        a_dtype: uint8 or int8; with `quantize`, float32 is what calls take.
+        a_zero_point: of the left matrix; "row": each call gives one for each row.
+        b_zero_point: of the right matrix: a scalar, one for each group, or one for each of all `groups * columns`.
+        groups: the left matrix's columns are cut into so many parts, each multiplied with its part of `b`; the results
+            stand side by side.
+        transposed: how `b` is given.
+        quantize: take float32 and quantize it.
+        output: what becomes of the sums; without it they are returned.
+        target: "host", or a level's name.
+
+    Raises:
+        OperandError: an argument does not fit; also if the depth is so large that a sum could exceed 32 bits.
+        TargetError: no such level, or this CPU lacks it.
+    """
+    output = output or Output()
+    b = array(b, "b")
+    expect(b, "b", ("int8", "uint8"))
+    if b.ndim not in (2, 3):
+        raise OperandError(f"b: expected 2 axes, or 3 for a batch, got shape {b.shape}")
+    if not isinstance(groups, int) or groups < 1:
+        raise OperandError(f"groups: expected a positive integer, got {groups!r}")
+    if b.ndim == 3 and groups > 1:
+        raise OperandError("groups: a batch of right matrices takes none")
+    if a_dtype not in EIGHT_BIT:
+        raise OperandError(f"a_dtype: expected uint8 or int8, got {a_dtype}")
+    batched = b.ndim == 3
+    stack = np.swapaxes(b, -1, -2) if transposed else b
+    if batched:
+        matrices = list(stack)
+    else:
+        # (groups * depth, columns), or, transposed and turned, (depth, groups * columns).
+        axis = 1 if transposed else 0
+        if stack.shape[axis] % groups:
+            raise OperandError(f"groups: {groups} do not divide b of shape {b.shape}")
+        matrices = np.split(stack, groups, axis)
+    depth, columns = matrices[0].shape
+    if depth == 0 or columns == 0:
+        raise OperandError(f"b: expected at least one row and one column, got shape {b.shape}")
+    row_zero = "given" if a_zero_point == "row" else ""
+    if quantize is not None:
+        row_zero, a_zero_point = _check_quantize(quantize, a_dtype, a_zero_point, output)
+    zeros = _weight_zeros(b_zero_point, b.dtype, columns, groups if not batched else len(matrices))
+    points = a_zero_point if isinstance(a_zero_point, int) else None
+    kind = "uint8" if quantize else a_dtype
+    _check_depth(depth, kind, points, zeros)
+    chosen = level(target)
+    options = _checked_options(
+        depth=depth,
+        columns=columns,
+        in_dtype="float32" if quantize else a_dtype,
+        quantize=quantize,
+        row_zero=row_zero,
+        weight_zero=bool(zeros.any()),
+        batched=batched,
+        packing=gemm_packing(depth, columns, chosen),
+        output=output,
+        target=chosen,
+    )
+    flip = (
+        128 if a_dtype == "int8" and options.packing.layout.lhs == "uint8" and not quantize else 0
+    )
+    parts = []
+    for number, matrix in enumerate(matrices):
+        w = matrix.astype(np.int16) - (128 if b.dtype == np.uint8 else 0)
+        slot = (0, 1) if batched else (number, groups)
+        own = zeros[number]
+        sums = w.sum(0, dtype=np.int64)
+        # Rows' own zero points come as they are; that the kernel's operand is moved by `flip` goes into the offset.
+        point = flip if row_zero else int(points or 0) + flip
+        arrays = _column_arrays(options, sums, own, point, slot)
+        parts.append(
+            _Part(_packed(options.packing, w.astype(np.int8)), sums, own, point, slot, arrays)
+        )
+    return PackedGemm(parts, options)
+
+
+def _check_quantize(quantize: Quantize, a_dtype: str, a_zero_point, output: Output):
+    if a_dtype != "uint8" or a_zero_point != 0:
+        raise OperandError("a_dtype, a_zero_point: with quantize they are uint8 and quantize's own")
+    if quantize.range not in ("static", "tensor", "row"):
+        raise OperandError(f"quantize.range: expected static, tensor or row, got {quantize.range}")
+    if quantize.range == "static":
+        scale = positive_scale(quantize.scale, "quantize.scale")
+        if not np.isfinite(np.float32(1) / scale):
+            raise OperandError(f"quantize.scale: its reciprocal is not finite: {scale}")
+        if not 0 <= quantize.zero_point <= 255:
+            raise OperandError(f"quantize.zero_point: expected 0 to 255, got {quantize.zero_point}")
+        return "", int(quantize.zero_point)
+    if output.dtype == "int32" or output.rounding == "fixed_point":
+        raise OperandError("quantize: a range found at run time needs a real output stage")
+    if output.row_scale:
+        raise OperandError("output.row_scale: a range found at run time is the row's scale")
+    if output.dtype in EIGHT_BIT and output.bias is not None and output.bias.dtype == np.float32:
+        raise OperandError("output.bias: expected int32 where rows have scales of their own")
+    return "found", 0
+
+
+def _checked_options(**fields) -> _Options:
+    options = _Options(**fields)
+    dynamic = options.quantize is not None and options.quantize.range != "static"
+    if dynamic and (options.output.dtype == "int32" or options.output.rounding == "fixed_point"):
+        raise OperandError("quantize: a range found at run time needs a real output stage")
+    return options
+
+
+def _weight_zeros(zero_point, dtype: np.dtype, columns: int, parts: int) -> np.ndarray:
+    """Zero points `(parts, columns)` int64 of the weight as int8."""
+    values = np.asarray(zero_point)
+    if values.dtype.kind not in "iu":
+        raise OperandError(f"b_zero_point: expected integers, got {values.dtype.name}")
+    limits = np.iinfo(dtype)
+    if values.size and (values.min() < limits.min or values.max() > limits.max):
+        raise OperandError(
+            f"b_zero_point: expected {limits.min} to {limits.max}, got {values.tolist()}"
+        )
+    flat = values.astype(np.int64).reshape(-1)
+    if flat.size == 1:
+        full = np.broadcast_to(flat, (parts, columns))
+    elif flat.size == parts * columns:
+        full = flat.reshape(parts, columns)
+    elif flat.size == parts:
+        full = np.broadcast_to(flat[:, None], (parts, columns))
+    else:
+        raise OperandError(
+            f"b_zero_point: expected 1, {parts} or {parts * columns} values, got {flat.size}"
+        )
+    return full - (128 if dtype == np.uint8 else 0)
+
+
+def _check_depth(depth: int, a_dtype: str, a_zero_point: int | None, zeros: np.ndarray) -> None:
+    """Refuse a depth at which the exact sum of some left matrix would not fit 32 bits."""
+    low, high = (0, 255) if a_dtype == "uint8" else (-128, 127)
+    if a_zero_point is None:
+        most = high - low
+    else:
+        if not low <= a_zero_point <= high:
+            raise OperandError(f"a_zero_point: expected {low} to {high}, got {a_zero_point}")
+        most = max(high - a_zero_point, a_zero_point - low)
+    weight = max(127 - int(zeros.min()), int(zeros.max()) + 128)
+    limit = (2**31 - 1) // (most * weight)
+    if depth > limit:
+        raise OperandError(f"b: depth {depth} is too large for exact 32-bit sums; at most {limit}")
+
+
+def _column_arrays(
+    options: _Options, sums: np.ndarray, zeros: np.ndarray, point: int, slot: tuple[int, int]
+) -> dict[str, np.ndarray]:
+    """What a part's kernel takes for each column, padded to whole tiles."""
+    number, groups = slot
+    own = slice(number * options.columns, (number + 1) * options.columns)
+    output = options.output
+    column_sum = sums - options.depth * zeros
+    offset = output.integer_bias(options.columns * groups)[own] - point * column_sum
+    found = {"offset": offset, "weight_zero": zeros, "column_sum": column_sum}
+    found = {name: value.astype(np.int32) for name, value in found.items()}
+    each = output.columns(options.columns * groups, groups)
+    found.update((name, value[own]) for name, value in each.items())
+    padded = {name: options.packing.pad_channels(_fill(options, v)) for name, v in found.items()}
+    padded["out"] = output.params()
+    if output.residual and output.dtype in EIGHT_BIT:
+        padded["add"] = output.sum_params()
+    if output.table is not None:
+        padded["table"] = output.table
+    return padded
+
+
+def _fill(options: _Options, values: np.ndarray) -> np.ndarray:
+    full = np.zeros(options.packing.group_out, values.dtype)
+    full[: options.columns] = values
+    return full
+
+
+def _packed(packing: ConvPacking, w: np.ndarray) -> np.ndarray:
+    """The packed weight at the beginning of a cache line."""
+    depth, columns = w.shape
+    full = np.zeros((packing.group_out, depth, 1, 1), np.int8)
+    full[:columns, :, 0, 0] = w.T
+    packed = packing.pack(full)
+    memory = np.empty(packed.size + _CACHE_LINE, np.int8)
+    start = -memory.__array_interface__["data"][0] % _CACHE_LINE
+    aligned = memory[start : start + packed.size].reshape(packed.shape)
+    aligned[...] = packed
+    return aligned
+
+
+def _argument_names(output: dict[str, Any], dynamic: bool) -> list[str]:
+    """The arguments of `topi.OutputStage`, in its order."""
+    real, fixed = output["dtype"] != "int32", output["rounding"] == "fixed_point"
+    wanted = {
+        "offset": True,
+        "weight_zero": output["weight_zero"],
+        "column_sum": output["row_zero"],
+        "multiplier": real and not fixed,
+        "fixed_multiplier": fixed,
+        "fixed_shift": fixed,
+        "bias": output["bias"],
+        "out": real,
+        "row_zero": output["row_zero"] and not dynamic,
+        "row_scale": output["row_scale"] and not dynamic,
+        "other": output["residual"] is not None,
+        "add": output["residual"] is not None and output["dtype"] in EIGHT_BIT,
+        "table": output["table"],
+    }
+    return [name for name, present in wanted.items() if present]
+
+
+def _rows_of(a: np.ndarray) -> np.ndarray:
+    return a
+
+
+def _columns_of(a: np.ndarray) -> np.ndarray:
+    """The transpose, as `(depth, pitch)` with the pitch that memory has."""
+    turned = a.T
+    pitch = turned.strides[0] // turned.itemsize if turned.shape[0] > 1 else turned.shape[1]
+    return np.lib.stride_tricks.as_strided(
+        turned, (turned.shape[0], max(pitch, turned.shape[1])), turned.strides, writeable=False
+    )

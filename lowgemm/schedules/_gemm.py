@@ -1,0 +1,90 @@
+"""The schedule of the matrix product with any number of rows.
+
+[stage all rows]                            in the operand dtype
+for panel of columns (parallel):
+  for tile of rows:
+    acc[rows, vectors] = 0                  registers
+    for k:  acc += dot(broadcast operand group, weight vector)
+    for row, vector:  dst = output stage(acc)
+
+A panel of weights stays in the first cache while all tiles pass by; whoever calls with many rows calls in blocks whose
+operands stay in the second.
+"""
+
+import tvm
+from tvm import s_tir
+
+from lowgemm import intrin
+from lowgemm.packing import ConvPacking
+from lowgemm.schedules import _steps
+from lowgemm.targets import CpuTarget
+from lowgemm.tiling import GemmConfig
+from lowgemm.topi import GemmForm
+
+
+def schedule_qgemm(
+    func: tvm.tirx.PrimFunc,
+    packing: ConvPacking,
+    form: GemmForm,
+    target: CpuTarget,
+    config: GemmConfig,
+) -> tvm.tirx.PrimFunc:
+    """Schedule `topi.qgemm`'s function around the broadcast dot product.
+
+    Raises:
+        ValueError: the configuration does not fit the target's registers, or does not divide the columns.
+    """
+    config.check(target)
+    if packing.panels % config.vectors:
+        raise ValueError(f"{config}: {config.vectors} vectors do not divide {packing.panels}")
+    dot = intrin.broadcast_dot(target, packing.layout.lanes, widened=False)
+    lanes, depth = dot.lanes, dot.depth
+    sch = s_tir.Schedule(func)
+    acc, dst = sch.get_sblock("acc"), sch.get_sblock("dst")
+    sch.set_scope(acc, 0, "local")
+    t, x, o = sch.get_loops(dst)
+    po, pi, lane = sch.split(o, [None, config.vectors, lanes])
+    sch.reorder(po, t, x, pi, lane)
+    if form.columns != packing.panels * lanes:
+        sch.unroll(x)
+        sch.unroll(pi)
+        _steps.vectorize_guarded(sch, lane, form.columns)
+        codes = sch.get_sblock("codes")
+        sch.compute_at(codes, t, preserve_unit_loops=True)
+        *_, x, c = sch.get_loops(codes)
+        pi, lane = sch.split(c, [None, lanes])
+    sch.compute_at(acc, t, preserve_unit_loops=True)
+    if form.output.residual and form.columns == packing.panels * lanes:
+        sch.vectorize(sch.fuse(pi, lane))
+    else:
+        sch.unroll(pi)
+        sch.vectorize(lane)
+    sch.unroll(x)
+    *_, ax, ao, j = sch.get_loops(acc)
+    ap, al = sch.split(ao, [None, lanes])
+    steps = packing.padded_run // depth
+    unroll = _steps.largest_divisor(steps, config.unroll)
+    jo, ji, jk = sch.split(j, [None, unroll, depth])
+    sch.reorder(jo, ji, ax, ap, al, jk)
+    sch.parallel(po)
+    if form.staged:
+        *_, k = sch.get_loops(sch.get_sblock("stage"))
+        outer, inner = sch.split(k, [None, 32])
+        sch.vectorize(inner)
+        sch.annotate(outer, "pragma_loop_partition_hint", 1)
+    if form.dynamic:
+        _vectorize_ranges(sch, form)
+    _steps.initialise_registers(sch, acc, jo)
+    for loop in (ji, ax, ap):
+        sch.unroll(loop)
+    sch.tensorize(al, dot.name)
+    return sch.mod["main"]
+
+
+def _vectorize_ranges(sch: s_tir.Schedule, form: GemmForm) -> None:
+    for name in ("low_parts", "high_parts") if form.depth >= 16 else ():
+        block = sch.get_sblock(name)
+        *_, lane, k = sch.get_loops(block)
+        sch.reorder(k, lane)
+        sch.vectorize(lane)
+        sch.vectorize(sch.get_loops(sch.decompose_reduction(block, k))[-1])

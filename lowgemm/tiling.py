@@ -1,0 +1,90 @@
+"""Register tiles of matrix products, chosen without compiling anything.
+
+Apart from the schedules, because whoever calls a kernel that is compiled already must not wait for TVM to load.
+"""
+
+from dataclasses import dataclass
+
+from lowgemm.packing import ConvPacking, ConvShape, dot_layout
+from lowgemm.targets import CpuTarget
+
+# Rows of a tile at most: for each number up to it there is a function.
+MOST_ROWS = 8
+
+
+@dataclass(frozen=True)
+class GemmConfig:
+    """The knobs: `rows` by `vectors` of accumulators in registers, and steps of the reduction that are unrolled."""
+
+    rows: int
+    vectors: int
+    unroll: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.rows, self.vectors, self.unroll) < 1:
+            raise ValueError(f"{self}: every knob is at least 1")
+
+    def check(self, target: CpuTarget) -> None:
+        """Refuse a register tile that spills."""
+        widening = 0 if target.dot_depth == 4 else 1
+        used = self.rows * self.vectors + self.vectors + 1 + widening
+        used -= 1 if self.vectors == 1 and widening else 0
+        if used > target.registers:
+            raise ValueError(f"{self} needs {used} registers of {target.registers}")
+
+
+def gemm_packing(depth: int, columns: int, target: CpuTarget) -> ConvPacking:
+    """The layout of a weight `(depth, columns)`; its `group_out` is the columns to pad to, maybe some vectors more.
+
+    Register tiles take several vectors of columns at a time, and a number of them that nothing divides would leave
+    tiles of one.
+    """
+    lanes = target.lanes if columns > 8 else 8
+    least = -(-columns // lanes)
+
+    def cost(panels: int) -> float:
+        return panels * min(_cost(c, target) for c in _configs(panels, target))
+
+    panels = min(range(least, least + 4), key=cost)
+    shape = ConvShape(1, 1, 1, depth, panels * lanes, (1, 1))
+    return ConvPacking.of(shape, dot_layout(target, lanes))
+
+
+def gemm_staged(packing: ConvPacking, in_dtype: str, transposed: bool) -> bool:
+    """Whether the left matrix must be copied into the operand dtype."""
+    return in_dtype != packing.layout.lhs or transposed or packing.padded_run != packing.run
+
+
+def default_gemm_configs(packing: ConvPacking, target: CpuTarget) -> list[GemmConfig]:
+    """The heuristic choice for tiles of 1, 2, ... rows: the last one is that of a matrix with many rows."""
+    best = _configs(packing.panels, target)
+    costs = [_cost(config, target) for config in best]
+    return best[: costs.index(min(costs)) + 1]
+
+
+def _configs(panels: int, target: CpuTarget) -> list[GemmConfig]:
+    return [_best_vectors(rows, panels, target) for rows in range(1, MOST_ROWS + 1)]
+
+
+def _best_vectors(rows: int, panels: int, target: CpuTarget) -> GemmConfig:
+    fitting = []
+    for vectors in range(1, 13):
+        if panels % vectors:
+            continue
+        config = GemmConfig(rows, vectors)
+        try:
+            config.check(target)
+        except ValueError:
+            break
+        fitting.append(config)
+    return min(fitting, key=lambda config: _cost(config, target))
+
+
+def _cost(config: GemmConfig, target: CpuTarget) -> float:
+    """Instructions for each dot product: itself, and its share of loads, widenings and the loop."""
+    wide = target.dot_depth == 2
+    dots = config.rows * config.vectors
+    loads = 0.5 * (config.rows + config.vectors) + (config.vectors if wide else 0)
+    # A chain of additions needs several others beside it to hide its latency.
+    chains = max(1.0, 8 / dots)
+    return ((2 if wide else 1) * dots * chains + loads + 2.0) / dots

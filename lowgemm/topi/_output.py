@@ -1,0 +1,201 @@
+"""The output stage of integer products: from the 32-bit accumulator to the stored element, in any combination.
+
+A product of codes accumulates raw: A[i, k] * W[k, j]. What zero points and an integer bias add is one integer a column,
+and, where both depend on the row, a product of one of the row with one of the column:
+
+    t = acc + offset[j] - row_sum[i] * weight_zero[j] - row_zero[i] * column_sum[j]           modulo 2^32
+
+    int32       t
+    uint8/int8  real = (float32(t) + bias[j]) * multiplier[j] * row_scale[i]     each rounded to float32
+                real = real * slope where real < 0                               leaky ReLU
+                code = clamp(rint(real) + zero_point, low, high)                 ties to even; ReLU, ReLU6 by the clamp
+                or, by the policy "fixed_point", in 64 bits, ties up:
+                code = clamp(((t * m[j] + 2^(s[j] - 1)) >> s[j]) + zero_point, low, high)
+                code = the sum of code and a residual, as `_epilogue.add` has it
+                code = table[code]
+    float32     real = fma(float32(t) * multiplier[j], row_scale[i], bias[j])    the last product and the sum as one
+                real = real + residual, then leaky ReLU, then min(max(real, low), high)
+    bfloat16    the same, rounded to nearest, ties to even
+
+The source of the integer rules is FBGEMM's requantization (`ReQuantizeOutput`, `RequantizeFixedPoint`); a bias of an
+8-bit output comes divided by the scale of the accumulator, as there.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import te, tirx
+
+from lowgemm.topi import _epilogue
+from lowgemm.topi._arith import f32, fma, round_clamped, round_clamped_int, to_float
+
+# (zero point, low, high, slope)
+OUTPUT_PARAMS = 4
+
+
+@dataclass(frozen=True)
+class OutputForm:
+    """What decides the code of an output stage; everything else is data.
+
+    `dtype` is int32, uint8, int8, float32 or bfloat16 (held as uint16). `rounding` is "rne" or "fixed_point" (8-bit
+    outputs). `residual` is the dtype of the added tensor.
+    """
+
+    dtype: str = "int32"
+    rounding: str = "rne"
+    weight_zero: bool = False
+    row_zero: bool = False
+    bias: bool = False
+    row_scale: bool = False
+    leaky: bool = False
+    clip: bool = False
+    residual: str | None = None
+    table: bool = False
+
+    @property
+    def eight_bit(self) -> bool:
+        """Whether the output is a code."""
+        return self.dtype in ("uint8", "int8")
+
+    @property
+    def stored(self) -> str:
+        """The element type of the output buffer."""
+        return "uint16" if self.dtype == "bfloat16" else self.dtype
+
+
+class OutputStage:
+    """The arguments of an output stage as placeholders, and the element it stores.
+
+    `columns` is the number of (padded) output columns, `rows` the shape of what is held for each row, `shape` that of
+    the output. `args` are in the order of the function's arguments:
+        offset int32 (columns,);
+        weight_zero int32 (columns,) if weight_zero; column_sum int32 (columns,) if row_zero;
+        multiplier float32 (columns,), or fixed_multiplier and fixed_shift int32 (columns,), unless the output is int32;
+        bias float32 (columns,) if bias; out float32 (4,) unless the output is int32;
+        row_zero int32 `rows` if row_zero and not `found`; row_scale float32 `rows` if row_scale and not `found`;
+        other, the residual, `shape`, and, if the output is 8-bit, add float32 (5,); table (256,) if table.
+    `found` says that the row's scale and zero point are computed in the function itself.
+    """
+
+    def __init__(self, form: OutputForm, columns: int, rows, shape, found: bool = False) -> None:
+        self.form = form
+        self.args: list[te.Tensor] = []
+        self._named: dict[str, Any] = {}
+        real = form.dtype != "int32"
+        fixed = form.rounding == "fixed_point"
+        self._add("offset", (columns,), "int32")
+        self._add("weight_zero", (columns,), "int32", form.weight_zero)
+        self._add("column_sum", (columns,), "int32", form.row_zero)
+        self._add("multiplier", (columns,), "float32", real and not fixed)
+        self._add("fixed_multiplier", (columns,), "int32", fixed)
+        self._add("fixed_shift", (columns,), "int32", fixed)
+        self._add("bias", (columns,), "float32", form.bias)
+        self._add("out", (OUTPUT_PARAMS,), "float32", real)
+        self._add("row_zero", rows, "int32", form.row_zero and not found)
+        self._add("row_scale", rows, "float32", form.row_scale and not found)
+        self._add("other", shape, form.residual or "", form.residual is not None)
+        sums = form.residual is not None and form.eight_bit
+        self._add("add", (_epilogue.ADD_PARAMS,), "float32", sums)
+        self._add("table", (256,), form.dtype, form.table)
+
+    def _add(self, name: str, shape, dtype: str, wanted: bool = True) -> None:
+        if wanted:
+            self._named[name] = te.placeholder(shape, dtype, name=name)
+            self.args.append(self._named[name])
+
+    def element(self, acc, column, row: tuple, at: tuple, row_sum: Any = None, found: Any = None):
+        """What is stored at `at`, of the accumulator of `column` and `row`.
+
+        `row_sum` is the tensor of sums of operands, if the form has weight_zero; `found` the tensors (zero points,
+        scales) that the function computed, if it did.
+        """
+        form, named = self.form, self._named
+        total = acc + named["offset"][column]
+        if form.weight_zero:
+            total = total - row_sum(*row) * named["weight_zero"][column]
+        zeros, scales = found or (named.get("row_zero"), named.get("row_scale"))
+        if form.row_zero:
+            total = total - zeros(*row) * named["column_sum"][column]
+        if form.dtype == "int32":
+            return total
+        scale = scales(*row) if form.row_scale else None
+        if not form.eight_bit:
+            return self._float(total, column, scale, at)
+        if form.rounding == "fixed_point":
+            code = self._fixed(total, column, at)
+        else:
+            code = self._rounded(total, column, scale, at)
+        return (
+            named["table"][code - (-128 if form.dtype == "int8" else 0)]
+            if form.table
+            else (code.astype(form.dtype))
+        )
+
+    def _float(self, total, column, scale, at):
+        form, named = self.form, self._named
+        factors = [to_float(total), named["multiplier"][column]]
+        if scale is not None:
+            factors = [factors[0] * factors[1], scale]
+        other = named["other"](*at) if form.residual else None
+        if other is not None:
+            other = from_bfloat16(other) if form.residual == "uint16" else to_float(other)
+        if form.bias:
+            real = fma(*factors, named["bias"][column])
+            real = real if other is None else real + other
+        elif other is not None:
+            real = fma(*factors, other)
+        else:
+            real = factors[0] * factors[1]
+        out = named["out"]
+        if form.leaky:
+            real = tirx.Select(real < f32(0.0), real * out[3], real)
+        if form.clip:
+            real = tirx.min(tirx.max(real, out[1]), out[2])
+        return to_bfloat16(real) if form.dtype == "bfloat16" else real
+
+    def _rounded(self, total, column, scale, at):
+        form, named = self.form, self._named
+        out = named["out"]
+        real = to_float(total)
+        if form.bias:
+            real = real + named["bias"][column]
+        real = real * named["multiplier"][column]
+        if scale is not None:
+            real = real * scale
+        if form.leaky:
+            real = tirx.Select(real < f32(0.0), real * out[3], real)
+        zero, low, high = (out[i] for i in range(3))
+        if form.residual:
+            return self._summed(round_clamped(real, low - zero, high - zero, zero), at)
+        return round_clamped_int(real, low - zero, high - zero) + zero.astype("int32")
+
+    def _fixed(self, total, column, at):
+        named, out = self._named, self._named["out"]
+        wide, shift = (
+            named[name][column].astype("int64") for name in ("fixed_multiplier", "fixed_shift")
+        )
+        one = tirx.const(1, "int64")
+        product = total.astype("int64") * wide + (one << (shift - one))
+        zero, low, high = (out[i].astype("int64") for i in range(3))
+        code = tirx.min(tirx.max((product >> shift) + zero, low), high).astype("int32")
+        return self._summed(code, at)
+
+    def _summed(self, code, at):
+        if not self.form.residual:
+            return code
+        return _epilogue.add(code, self._named["other"](*at), self._named["add"])
+
+
+def to_bfloat16(real):
+    """The 16 bits of `real` rounded to bfloat16, ties to even; a NaN stays one."""
+    bits = tirx.reinterpret("uint32", real)
+    one = tirx.const(1, "uint32")
+    rounded = (bits + tirx.const(0x7FFF, "uint32") + ((bits >> 16) & one)) >> 16
+    quiet = (bits >> 16) | tirx.const(0x40, "uint32")
+    finite = (bits & tirx.const(0x7FFFFFFF, "uint32")) <= tirx.const(0x7F800000, "uint32")
+    return tirx.Select(finite, rounded, quiet).astype("uint16")
+
+
+def from_bfloat16(bits):
+    """The float32 whose upper 16 bits are `bits`."""
+    return tirx.reinterpret("float32", bits.astype("uint32") << 16)
