@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowgemm.quant import choose_qparams, choose_symmetric_scales, quantize_linear
+from lowgemm.quant import (
+    choose_qparams,
+    choose_symmetric_scales,
+    min_max,
+    quantize_linear,
+)
 
 ends = st.floats(-1e4, 1e4, width=32)
 
@@ -41,6 +46,55 @@ def test_zero_is_exact_and_the_range_is_covered(a: float, b: float):
 @pytest.mark.parametrize(("low", "high"), [(0, 0), (0, 1e-40), (-1e-9, 1e-9)])
 def test_tiny_ranges_get_a_usable_scale(low: float, high: float):
     assert choose_qparams(low, high).scale >= np.float32(6.1e-5)
+
+
+def test_fbgemm_symmetric_example():
+    params = choose_qparams(-1.6165, 0.5685, -128, 127, symmetric=True)
+    assert params.scale == np.float32(0.012628906)
+    assert params.zero_point == 0
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "qmin", "qmax", "scale", "zero_point"),
+    [
+        (-1.27, 0.5, -128, 127, 1.27 / 128, 0),
+        (-0.5, 1.27, -128, 127, 0.01, 0),
+        (-1.27, 0.5, 0, 255, 1.27 / 128, 128),  # the middle is 127.5
+        (0.0, 2.55, 0, 255, 0.01, 0),  # 0 is an end: nothing to make symmetric
+        (-2.55, 0.0, -128, 127, 0.01, 127),
+    ],
+)
+def test_symmetric_ranges(low, high, qmin, qmax, scale, zero_point):
+    params = choose_qparams(low, high, qmin, qmax, symmetric=True)
+    assert params.scale == pytest.approx(scale, rel=1e-6)
+    assert params.zero_point == zero_point
+
+
+@pytest.mark.parametrize(
+    ("high", "scale"),
+    [(2.55, 2.0**-6), (255 / 64, 2.0**-6), (255.0, 1.0), (256.0, 2.0), (510.0, 2.0), (600.0, 4.0)],
+)
+def test_power_of_two_scales_are_the_next_above(high: float, scale: float):
+    assert choose_qparams(0, high, power_of_two=True).scale == scale
+
+
+@given(ends, ends, st.booleans())
+def test_options_keep_zero_exact_and_the_range_covered(a: float, b: float, symmetric: bool):
+    low, high = min(a, b), max(a, b)
+    params = choose_qparams(low, high, -128, 127, symmetric=symmetric, power_of_two=True)
+    assert -128 <= params.zero_point <= 127
+    if params.scale > np.float32(6.1e-5):
+        assert np.frexp(params.scale)[0] == 0.5
+    if symmetric and low < 0 < high:
+        assert params.zero_point == 0
+    reach = params.scale * (np.array([-128, 127]) - params.zero_point)
+    assert reach[0] - params.scale * 0.51 <= min(low, 0)
+    assert reach[1] + params.scale * 0.51 >= max(high, 0)
+
+
+def test_least_and_greatest():
+    assert min_max(np.array([[3, -2], [7, 0]], np.float32)) == (-2, 7)
+    assert min_max(np.zeros((0, 3), np.float32)) == (0, 0)
 
 
 def test_symmetric_scales_along_an_axis():
