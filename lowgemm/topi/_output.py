@@ -113,6 +113,8 @@ class OutputStage:
         total = acc + named["offset"][column]
         if form.weight_zero:
             total = total - row_sum(*row) * named["weight_zero"][column]
+        zeros: Any
+        scales: Any
         zeros, scales = found or (named.get("row_zero"), named.get("row_scale"))
         if form.row_zero:
             total = total - zeros(*row) * named["column_sum"][column]
