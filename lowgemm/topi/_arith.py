@@ -1,6 +1,6 @@
 """Scalar expressions that several operators share."""
 
-from tvm import tirx
+from tvm import te, tirx
 
 
 def f32(value: float):
@@ -49,7 +49,8 @@ def to_float(value):
 
 def like(kind: str, value) -> str:
     """The dtype of `kind` with as many lanes as `value` (intrinsics compute on vectors, tensor expressions do not)."""
-    count = value.ty.dtype.lanes
+    # An element of a tensor in a tensor expression is no expression yet, and one element.
+    count = 1 if isinstance(value, te.TensorSlice) else value.ty.dtype.lanes
     return kind if count == 1 else f"{kind}x{count}"
 
 
