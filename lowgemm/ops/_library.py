@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -203,8 +204,8 @@ def _source_digest() -> str:
         for file in files:
             if file.suffix in (".py", ".c", ".h"):
                 digest.update(file.read_bytes())
-    from importlib.metadata import version
-
-    for package in ("apache-tvm", "apache-tvm-ffi"):
-        digest.update(version(package).encode())
+    for package in ("tvm", "tvm_ffi"):  # importlib.metadata would take longer than all the rest
+        spec = importlib.util.find_spec(package)
+        for folder in (spec and spec.submodule_search_locations) or ():
+            digest.update((Path(folder) / "_version.py").read_bytes())
     return digest.hexdigest()[:16]
