@@ -10,8 +10,11 @@ from lowgemm.cli.compile import compile_command
 from lowgemm.cli.demo import demo_command
 from lowgemm.cli.inspect import inspect_command
 from lowgemm.cli.quantize import quantize_command
+from lowgemm.cli.rpc import rpc_command
 from lowgemm.cli.run import run_command
 from lowgemm.cli.targets import targets_command
+from lowgemm.cli.tune import tune_command
+from lowgemm.cli.tuning_db import tuning_db_command
 from lowgemm.errors import LowgemmError
 
 USER_ERROR_STATUS = 2  # what click itself exits with on a bad flag
@@ -65,6 +68,9 @@ for _command in (
     quantize_command,
     run_command,
     inspect_command,
+    tune_command,
+    tuning_db_command,
+    rpc_command,
     targets_command,
 ):
     main.add_command(_command)

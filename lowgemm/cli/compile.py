@@ -39,6 +39,12 @@ _FLOAT_KERNELS = ("float_", "move_")  # names that `lowgemm inspect` shows
 )
 @shape_option
 @threads_option("Threads to arrange the work for; the library runs with any number.")
+@click.option(
+    "--tuning-db",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Configure kernels as `lowgemm tune` found best for this number of threads.",
+)
 def compile_command(
     model: Path,
     output: Path,
@@ -46,6 +52,7 @@ def compile_command(
     target: str,
     shapes: tuple[tuple[str, tuple[int, ...]], ...],
     threads: int | None,
+    tuning_db: Path | None,
 ) -> None:
     """Compile the ONNX file MODEL into one shared library, with its C header beside it.
 
@@ -72,6 +79,7 @@ def compile_command(
         calibration=calibration,
         shapes=dict(shapes) or None,
         threads=threads,
+        tuning_db=tuning_db,
     )
     compiled.export(output)
     if all(step.kernel.startswith(_FLOAT_KERNELS) for step in compiled.plan.variants[0].steps):

@@ -9,3 +9,4 @@ database   every trial a line that stays                          _database.py
 
 from lowgemm.tune._tune import load_configs as load_configs
 from lowgemm.tune._tune import tune as tune
+from lowgemm.tune._tune import write_report as write_report

@@ -1,9 +1,11 @@
 """Measuring candidates on this machine."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from lowgemm.errors import TargetError
 from lowgemm.tune import _host
 from lowgemm.tune._worker import Json, Worker, WorkerFailure
 
@@ -54,6 +56,10 @@ class Runner(Protocol):
         """
         ...
 
+    def peak(self, level: str) -> float | None:
+        """The most GOPS that one core reaches with the level's dot products; None if that cannot be measured."""
+        ...
+
     def close(self) -> None:
         """Let the machine go."""
         ...
@@ -82,8 +88,22 @@ class LocalRunner:
         except WorkerFailure as failure:
             return Outcome(f"measuring: {failure}")
 
+    def peak(self, level: str) -> float | None:
+        return peak_gops(level)
+
     def close(self) -> None:
         self._worker.close()
+
+
+@functools.cache
+def peak_gops(level: str) -> float | None:
+    """The most GOPS that a core of this machine reaches; None where no C compiler is there to measure it."""
+    from lowgemm.targets.peak import measure_peak
+
+    try:
+        return measure_peak(level)
+    except TargetError:
+        return None
 
 
 def outcome_of(answer: Json) -> Outcome:

@@ -108,6 +108,22 @@ def load_configs(path: str | os.PathLike[str]) -> dict[tuple, Any]:
     return configs_for(Database(path).records, cpu_name())
 
 
+def write_report(path: str | os.PathLike[str], tuning_db: str | os.PathLike[str]) -> None:
+    """Write the HTML report of a database.
+
+    Raises:
+        TuningError: there is nothing to report, or the file cannot be written.
+    """
+    from lowgemm.tune._database import Database
+    from lowgemm.tune._report import render
+
+    page = render(Database(tuning_db).records, Path(tuning_db).name)
+    try:
+        Path(path).write_text(page)
+    except OSError as error:
+        raise TuningError(f"cannot write {path}: {error.strerror}") from error
+
+
 def check_local(levels: list[CpuTarget]) -> None:
     """Refuse to tune here for what this CPU does not run.
 

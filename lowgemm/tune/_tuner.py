@@ -29,18 +29,15 @@ _LEAST_GAIN = 0.005
 
 @dataclass(frozen=True)
 class Progress:
-    """After a trial: `done` of `total` trials; the task in hand with its best time and GOPS, and the trial itself."""
+    """After a trial: `done` of `total` trials; the task in hand, its best time, its share of the peak of its threads
+    (None where that is not known), and the trial itself."""
 
     done: int
     total: int
     task: KernelTask
     best_seconds: float | None
+    peak_share: float | None
     record: Record
-
-    @property
-    def gops(self) -> float | None:
-        """What the best configuration reaches."""
-        return self.best_seconds and 2e-9 * self.task.shape.macs / self.best_seconds
 
 
 @dataclass(frozen=True)
@@ -76,6 +73,7 @@ class Tuner:
         self._database, self._runners, self._builder, self._seed = database, runners, builder, seed
         self._incumbents: dict[KernelTask, tuple[Any, Path]] = {}
         self._details = {"versions": _versions()}
+        self._peaks: dict[str, float | None] = {}
 
     def run(self, trials: int, progress: Callable[[Progress], None] | None = None) -> None:
         """Measure until the database holds `trials` trials of these tasks on this CPU, or no task is left open."""
@@ -130,10 +128,8 @@ class Tuner:
                         if self._database.append(record):
                             written["trials"] += 1
                             if progress:
-                                best = self._best(task)
-                                progress(
-                                    Progress(done + written["trials"], total, task, best, record)
-                                )
+                                count = done + written["trials"]
+                                progress(self._progress(count, total, record, runner))
                 except Exception as error:
                     errors.append(error)
 
@@ -207,9 +203,16 @@ class Tuner:
         trials = self._database.of(task, self._cpu)
         return TaskState(task, self._tasks[task], self._spaces[task], trials)
 
-    def _best(self, task: KernelTask) -> float | None:
+    def _progress(self, done: int, total: int, record: Record, runner: Runner) -> Progress:
+        task, share = record.task, None
         best = self._state(task).incumbent
-        return best and best.seconds
+        seconds = best and best.seconds
+        level = task.target.level
+        if level not in self._peaks:
+            self._peaks[level] = runner.peak(level)
+        if seconds and (peak := self._peaks[level]):
+            share = 2e-9 * task.shape.macs / seconds / (peak * task.threads)
+        return Progress(done, total, task, seconds, share, record)
 
 
 def _wins(outcome: Outcome) -> bool:
