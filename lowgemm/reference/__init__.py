@@ -7,6 +7,8 @@ operator. Sums of integers are exact, then taken modulo 2**32 as int32 hardware 
 from lowgemm.quant import requantize as requantize
 from lowgemm.reference._conv import conv2d_i32 as conv2d_i32
 from lowgemm.reference._conv import conv_i32 as conv_i32
+from lowgemm.reference._embedding import embedding_bag as embedding_bag
+from lowgemm.reference._embedding import remap_indices as remap_indices
 from lowgemm.reference._integer import column_offsets as column_offsets
 from lowgemm.reference._integer import gemm_i32 as gemm_i32
 from lowgemm.reference._integer import gemm_i64 as gemm_i64
