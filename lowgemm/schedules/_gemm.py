@@ -40,21 +40,16 @@ def schedule_qgemm(
     dot = intrin.broadcast_dot(target, packing.layout.lanes, widened=False)
     lanes, depth = dot.lanes, dot.depth
     sch = s_tir.Schedule(func)
-    acc, dst = sch.get_sblock("acc"), sch.get_sblock("dst")
+    acc = sch.get_sblock("acc")
     sch.set_scope(acc, 0, "local")
-    t, x, o = sch.get_loops(dst)
+    # Where vectors stick out of the output, whole ones go to `codes`, and a plain copy takes what is wanted.
+    whole = form.columns == packing.panels * lanes
+    t, x, o = sch.get_loops(sch.get_sblock("dst" if whole else "codes"))
     po, pi, lane = sch.split(o, [None, config.vectors, lanes])
     sch.reorder(po, t, x, pi, lane)
-    if form.columns != packing.panels * lanes:
-        sch.unroll(x)
-        sch.unroll(pi)
-        _steps.vectorize_guarded(sch, lane, form.columns)
-        codes = sch.get_sblock("codes")
-        sch.compute_at(codes, t, preserve_unit_loops=True)
-        *_, x, c = sch.get_loops(codes)
-        pi, lane = sch.split(c, [None, lanes])
     sch.compute_at(acc, t, preserve_unit_loops=True)
-    if form.output.residual and form.columns == packing.panels * lanes:
+    if form.output.residual and whole:
+        # Several vectors at once: each has a long chain of dependent operations.
         sch.vectorize(sch.fuse(pi, lane))
     else:
         sch.unroll(pi)
