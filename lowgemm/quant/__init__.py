@@ -3,6 +3,8 @@
 from lowgemm.quant._add import add_codes as add_codes
 from lowgemm.quant._add import sum_factors as sum_factors
 from lowgemm.quant._fma import fma as fma
+from lowgemm.quant._groups import dequantize_groups as dequantize_groups
+from lowgemm.quant._groups import quantize_groups as quantize_groups
 from lowgemm.quant._half import from_bfloat16 as from_bfloat16
 from lowgemm.quant._half import to_bfloat16 as to_bfloat16
 from lowgemm.quant._half import to_float16 as to_float16
