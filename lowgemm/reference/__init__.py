@@ -9,12 +9,16 @@ from lowgemm.reference._conv import conv2d_i32 as conv2d_i32
 from lowgemm.reference._conv import conv_i32 as conv_i32
 from lowgemm.reference._embedding import embedding_bag as embedding_bag
 from lowgemm.reference._embedding import remap_indices as remap_indices
+from lowgemm.reference._float_gemm import BFLOAT16_ROUNDOFF as BFLOAT16_ROUNDOFF
+from lowgemm.reference._float_gemm import Bounded as Bounded
+from lowgemm.reference._float_gemm import gemm_f32 as gemm_f32
 from lowgemm.reference._integer import column_offsets as column_offsets
 from lowgemm.reference._integer import gemm_i32 as gemm_i32
 from lowgemm.reference._integer import gemm_i64 as gemm_i64
 from lowgemm.reference._integer import row_sums as row_sums
 from lowgemm.reference._output import Residual as Residual
 from lowgemm.reference._output import output_stage as output_stage
+from lowgemm.reference._output import requantize_transposed as requantize_transposed
 from lowgemm.reference._resize import axis_weights as axis_weights
 from lowgemm.reference._resize import nearest_index as nearest_index
 from lowgemm.reference._run import OPERATORS as OPERATORS

@@ -191,6 +191,52 @@ def corrected(
     return total.astype(np.int32)
 
 
+def requantize_transposed(
+    acc: np.ndarray,
+    scale: ArrayLike,
+    out_scale: float,
+    zero_point: int = 0,
+    *,
+    x_zero_point: int = 0,
+    weight_zero_point: int | np.ndarray = 0,
+    weight_offsets: np.ndarray | None = None,
+    x_sums: np.ndarray | None = None,
+    bias: np.ndarray | None = None,
+    relu: bool = False,
+) -> np.ndarray:
+    """The output stage of products with the weights on the left: FBGEMM's `trRequantizeRef`.
+
+        t = acc - x_zero_point * weight_offsets[i] - weight_zero_point[i] * x_sums[j]       modulo 2**32
+        y = (float32(t) + bias[i] / scale[i]) * scale[i] / out_scale                        each rounded to float32
+        q = clamp(rint(y) + zero_point), ties to even, from `zero_point` up with `relu`
+
+    Unlike in `output_stage` there is a product and a quotient, not one product with scale / out_scale.
+
+    Args:
+        acc: int32 `(outputs, columns)`, as `sparse_gemm_i32` gives it.
+        scale: float32, x scale * weight scale: a scalar or `(outputs,)`.
+        out_scale, zero_point: of the output.
+        x_zero_point: of the activations; other than 0, it needs `weight_offsets`.
+        weight_zero_point: a scalar or `(outputs,)`; other than 0, it needs `x_sums`.
+        weight_offsets: int32 `(outputs,)`, the sum of each row of weights less its zero point times the depth.
+        x_sums: int32 `(columns,)`, the sum of each column of activations.
+        bias: float32 `(outputs,)`, in real units.
+
+    Returns:
+        uint8 `(outputs, columns)`.
+    """
+    sums = None if x_sums is None else x_sums[:, None]
+    t = corrected(acc.T, x_zero_point, weight_zero_point, sums, weight_offsets, None).T
+    factor = each_column("scale", scale, 1, acc.shape[0], np.float32)[:, None]
+    y = t.astype(np.float32)
+    if bias is not None:
+        y = y + each_column("bias", bias, 1, acc.shape[0], np.float32)[:, None] / factor
+    with np.errstate(over="ignore"):  # what is infinite is clamped
+        y = y * factor / np.float32(out_scale)
+    codes = np.rint(y).astype(np.float64) + zero_point
+    return np.clip(codes, zero_point if relu else 0, 255).astype(np.uint8)
+
+
 def _fused(y, factor, bias: np.ndarray | None, residual: Residual | None) -> np.ndarray:
     """y * factor + bias + residual, the first sum in one rounding with the product."""
     terms = [term for term in (bias, residual and residual.value) if term is not None]

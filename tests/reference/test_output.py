@@ -16,7 +16,14 @@ from lowgemm.quant import (
     sum_factors,
     to_bfloat16,
 )
-from lowgemm.reference import Residual, column_offsets, gemm_i32, output_stage, row_sums
+from lowgemm.reference import (
+    Residual,
+    column_offsets,
+    gemm_i32,
+    output_stage,
+    requantize_transposed,
+    row_sums,
+)
 
 F = np.float32
 ROWS, DEPTH, COLUMNS, GROUPS = 5, 19, 6, 2
@@ -241,6 +248,40 @@ def test_images_have_rows_of_pixels():
     args = {"rhs_zero_point": np.array([3, -4]), "groups": GROUPS, "multiplier": 0.01}
     rows = output_stage(acc.reshape(24, -1), row_sums=sums.reshape(24, -1), **args)
     assert (output_stage(acc, row_sums=sums, **args).reshape(24, -1) == rows).all()
+
+
+@pytest.mark.parametrize("each", [False, True])
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+def test_transposed_requantization(each: bool, relu: bool, biased: bool):
+    """trRequantizeRef, element by element."""
+    rng = np.random.default_rng(9)
+    weight = rng.integers(-128, 128, (6, 40)).astype(np.int8)
+    x = rng.integers(0, 256, (40, 7)).astype(np.uint8)
+    points = rng.integers(-9, 9, 6) if each else np.array(4)
+    scale = (rng.uniform(-8, 8, 6) if each else np.array(0.3)).astype(F)
+    bias = rng.uniform(-5e4, 5e4, 6).astype(F) if biased else None
+    acc = gemm_i32(weight, x)
+    offsets, sums = column_offsets(weight.T, points), row_sums(x.T)[:, 0]
+    found = requantize_transposed(
+        acc, scale, 128.7, 2, x_zero_point=3, weight_zero_point=points,
+        weight_offsets=offsets, x_sums=sums, bias=bias, relu=relu,
+    )  # fmt: skip
+    assert found.dtype == np.uint8
+    for i, j in np.ndindex(acc.shape):
+        point, factor = points.flat[i if each else 0], scale.flat[i if each else 0]
+        y = F(int(acc[i, j]) - 3 * int(offsets[i]) - int(sums[j]) * int(point))
+        y = y if bias is None else y + bias[i] / factor
+        rounded = int(np.rint(F(y * factor) / F(128.7))) + 2
+        assert found[i, j] == max(2 if relu else 0, min(255, rounded))
+
+
+def test_transposed_requantization_divides_after_it_multiplies():
+    acc = np.arange(200_000, dtype=np.int32).reshape(1, -1)
+    scale, out = F(0.3), F(700)
+    found = requantize_transposed(acc, scale, float(out))
+    assert (found == np.rint(acc.astype(F) * scale / out)).all()
+    assert (found != np.rint(acc.astype(F) * (scale / out))).any()
 
 
 ACC = np.zeros((2, 6), np.int32)
