@@ -6,9 +6,11 @@
     out = net({"x": array})
 
 `quantize` writes the quantized model that `compile` would use, and `tune` finds the fastest kernels for it by measuring.
-Importing this module needs numpy only; the functions import their tools when called.
+`ops` has the kernels as operators on arrays. Importing this module needs numpy only; functions import their tools when
+they are called.
 """
 
+from lowgemm import ops as ops
 from lowgemm.compiler import CompiledModel as CompiledModel
 from lowgemm.compiler import compile as compile
 from lowgemm.frontend.quantize import quantize as quantize

@@ -13,4 +13,5 @@ def test_public_names() -> None:
         "compile",
         "load",
         "quantize",
+        "tune",
     }
