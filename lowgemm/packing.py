@@ -254,17 +254,20 @@ class DepthwisePacking:
         return np.concatenate([ordered] * self.segments, axis=-2)
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
-        """Pack a filter `(channels, 1, kernel_h, kernel_w)` into `(row groups, kernel_w, blocks, 4, chunks, 4, d)`.
+        """Pack `(channels, 1, [kernel_d,] kernel_h, kernel_w)` into `(row groups, kernel_w, blocks, 4, chunks, 4, d)`.
 
-        `d` vertically adjacent taps form one dot-product group; rows beyond the filter are zero.
+        `d` vertically adjacent taps form one dot-product group; rows beyond the filter are zero. The groups of all
+        planes are counted together, planes outside.
         """
-        channels, _, kernel_h, kernel_w = weight.shape
-        depth = self.layout.depth
+        *_, kernel_h, kernel_w = weight.shape
+        channels, depth = weight.shape[0], self.layout.depth
         groups = -(-kernel_h // depth)
-        rows = np.zeros((groups * depth, kernel_w, channels), weight.dtype)
-        rows[:kernel_h] = weight[:, 0].transpose(1, 2, 0)
+        planes = weight.reshape(channels, -1, kernel_h, kernel_w)
+        count = planes.shape[1]
+        rows = np.zeros((count, groups * depth, kernel_w, channels), weight.dtype)
+        rows[:, :kernel_h] = planes.transpose(1, 2, 3, 0)
         packed = self.pack_channels(rows)
-        split = packed.reshape(groups, depth, *packed.shape[1:])
+        split = packed.reshape(count * groups, depth, *packed.shape[2:])
         return np.ascontiguousarray(np.moveaxis(split, 1, -1))
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lowgemm.packing import ConvPacking, ConvShape, DepthwisePacking, DotLayout, word_element
+from lowgemm.packing import Axis, ConvPacking, ConvShape, DepthwisePacking, DotLayout, word_element
 
 VNNI16, VNNI8 = DotLayout(16, 4, "uint8", "int8"), DotLayout(8, 4, "uint8", "int8")
 WIDE16, WIDE8 = DotLayout(16, 2, "int16", "int16"), DotLayout(8, 2, "int16", "int16")
@@ -30,6 +30,20 @@ def numbered(shape: ConvShape) -> np.ndarray:
     """Weights that are all different, from 1 on."""
     size = (shape.out_channels, shape.in_channels // shape.groups, *shape.kernel)
     return np.arange(1, np.prod(size) + 1, dtype=np.int32).reshape(size)
+
+
+def test_planes_of_a_window_follow_one_another() -> None:
+    """A window of three dimensions is held as one of as many rows as all its planes have."""
+    solid = ConvShape(1, 5, 5, 8, 32, (3, 3), planes=Axis(4, kernel=2))
+    tall = ConvShape(1, 9, 5, 8, 32, (6, 3))
+    weight = numbered(tall)
+    packings = [ConvPacking.of(shape, VNNI16) for shape in (solid, tall)]
+    packed = [
+        packings[0].pack(weight.reshape(32, 8, 2, 3, 3)),
+        packings[1].pack(weight),
+    ]
+    assert packed[0].shape == packings[0].packed_shape
+    assert np.array_equal(*packed)
 
 
 def find(
@@ -133,6 +147,25 @@ def test_output_sizes(shape: ConvShape, size: tuple[int, int]) -> None:
     assert (shape.out_height, shape.out_width) == size
 
 
+@pytest.mark.parametrize(
+    ("axis", "span", "out"),
+    [
+        (Axis(7), 1, 7),
+        (Axis(7, kernel=3, stride=2, before=1, after=1), 3, 4),
+        (Axis(7, kernel=3, dilation=3), 7, 1),
+        (Axis(7, kernel=2, before=-2, after=-1), 2, 3),
+    ],
+)
+def test_extent_of_an_output_axis(axis: Axis, span: int, out: int) -> None:
+    assert (axis.span, axis.out) == (span, out)
+
+
+def test_planes_multiply_images_and_products() -> None:
+    shape = ConvShape(2, 7, 7, 32, 64, (3, 3), planes=Axis(5, kernel=3, before=1))
+    assert (shape.out_images, shape.taps) == (8, 27)
+    assert shape.macs == 8 * 25 * 64 * 32 * 27
+
+
 def test_multiply_accumulates_are_counted_per_group() -> None:
     assert (
         ConvShape(2, 7, 7, 32, 64, (3, 3), groups=4, padding=(1, 1, 1, 1)).macs == 2 * 49 * 64 * 72
@@ -160,3 +193,12 @@ def test_depthwise_rows_form_groups_that_end_in_zeros() -> None:
     rows = taps.transpose(2, 0, 3, 1).reshape(3, 8, 5)
     assert np.array_equal(rows[:, :5], weight[:, 0])
     assert not rows[:, 5:].any()
+
+
+def test_depthwise_row_groups_of_planes_follow_one_another() -> None:
+    packing = DepthwisePacking(DotLayout(8, 4, "uint8", "int8"))
+    weight = np.arange(1, 121, dtype=np.int8).reshape(4, 1, 2, 5, 3)
+    packed = packing.pack(weight)
+    assert packed.shape[:2] == (4, 3)
+    assert np.array_equal(packed[:2], packing.pack(weight[:, :, 0]))
+    assert np.array_equal(packed[2:], packing.pack(weight[:, :, 1]))

@@ -1,12 +1,16 @@
-"""Quantized 2-D convolution and GEMM (a 1x1 convolution over rows) as one tensor expression."""
+"""Quantized convolution over two or three axes, and GEMM (a 1x1 convolution over rows), as one tensor expression."""
 
 from dataclasses import dataclass
 
 import tvm
 from tvm import te, tirx
 
-from lowgemm.packing import ConvPacking, ConvShape
+from lowgemm.packing import FLAT, ConvPacking, ConvShape
 from lowgemm.topi import _epilogue
+from lowgemm.topi._blocks import block, image_axes, out_images
+
+# Of the output.
+_AXES = "n z y x o"
 
 
 @dataclass(frozen=True)
@@ -29,22 +33,25 @@ class ConvForm:
 
 
 def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.PrimFunc:
-    """The convolution `shape` of NHWC activations with packed weights.
+    """The convolution `shape` of NHWC or NDHWC activations with packed weights.
 
     acc[n, y, x, o] = sum_{r, c, i} x[n, y*sh + r*dh - top, x*sw + c*dw - left, g(o) + i] * w[o, i, r, c]
 
     modulo 2^32, where input outside the image is the padding value (the activation's zero point), then the epilogue.
+    In three dimensions n is followed by the plane z, which is to taps t as y is to r.
 
     Arguments of the function, in order:
-        data `(batch, height, width * in_channels)` u8 or s8; weight `packing.packed_shape` s8;
+        data `(batch, [depth,] height, width * in_channels)` u8 or s8; weight `packing.packed_shape` s8;
         bias int32 and scale float32 `(panels * lanes,)`; pad int32 `(1,)` if staged; out float32 `(3,)` if the output
         is 8-bit; with a residual: other, the output's shape, and add float32 `(5,)`;
-        dst `(batch, oh, ow, out_channels)`.
+        dst `(batch, [od,] oh, ow, out_channels)`.
     """
     lanes, depth = packing.layout.lanes, packing.layout.depth
+    solid = shape.planes != FLAT
     channels = shape.in_channels
     row = shape.width * channels
-    data = te.placeholder((shape.batch, shape.height, row), form.in_dtype, name="data")
+    planes = (shape.planes.size,) if solid else ()
+    data = te.placeholder((shape.batch, *planes, shape.height, row), form.in_dtype, name="data")
     weight = te.placeholder(packing.packed_shape, "int8", name="weight")
     bias = te.placeholder((packing.panels * lanes,), "int32", name="bias")
     scale = te.placeholder((packing.panels * lanes,), "float32", name="scale")
@@ -52,7 +59,7 @@ def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.
 
     out_h = -(-shape.out_height // form.tile[0]) * form.tile[0]
     out_w = -(-shape.out_width // form.tile[1]) * form.tile[1]
-    (stride_h, stride_w), (step_h, step_w) = _strides(shape)
+    (stride_d, stride_h, stride_w), steps = _strides(shape)
     dil_h, dil_w = shape.dilations
     if form.staged:
         pad = te.placeholder((1,), "int32", name="pad")
@@ -62,7 +69,8 @@ def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.
         # A padded run reads past the last pixel, against zero weights.
         slack = -(-(packing.padded_run - packing.run) // channels) * channels
         row = staged_w * channels + slack
-        source = _stage(shape, data, pad, staged_h, row, step_h, step_w, packing)
+        planes = ((shape.planes.out - 1) * stride_d + shape.planes.span,) if solid else ()
+        source = _stage(shape, data, pad, (*planes, staged_h, row), steps, packing)
     else:
         source = data
     weights = weight
@@ -76,61 +84,75 @@ def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.
     j = te.reduce_axis((0, packing.padded_run), "j")
     panels_per_group = packing.panels // packing.groups
 
-    def accumulate(n, y, x, o):
+    def accumulate(*at):
+        n, *z, y, x, o = at
         group = o // (panels_per_group * lanes) * packing.group_in if packing.groups > 1 else 0
-        a = source[n, y * stride_h + r * dil_h, (x * stride_w + c * dil_w) * channels + group + j]
+        tap = r
+        if solid:
+            z = [z[0] * stride_d + r // shape.kernel[0] * shape.planes.dilation]
+            tap = r % shape.kernel[0]
+        column = (x * stride_w + c * dil_w) * channels + group + j
+        a = source(n, *z, y * stride_h + tap * dil_h, column)
         w = weights[o // lanes, r, c, j // depth, o % lanes, j % depth]
         return te.sum(a.astype("int32") * w.astype("int32"), axis=[r, c, j])
 
-    acc = te.compute((shape.batch, out_h, out_w, packing.panels * lanes), accumulate, name="acc")
+    extents = (*out_images(shape), out_h, out_w, packing.panels * lanes)
+    acc = block("acc", _AXES, extents, accumulate)
     dst = _dst(shape, packing, form, acc, bias, scale, args)
     return te.create_prim_func([*args, dst])
 
 
-def _strides(shape: ConvShape) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(stride over the staged image, stride at which it is taken from the input): a 1x1 filter skips while staging."""
-    if shape.kernel == (1, 1) and shape.strides != (1, 1):
-        return (1, 1), shape.strides
-    return shape.strides, (1, 1)
+def _strides(shape: ConvShape) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """(strides over the staged image, strides at which it is taken from the input): 1x1 filters skip while staging."""
+    strides = (shape.planes.stride, *shape.strides)
+    return ((1, 1, 1), strides) if shape.taps == 1 else (strides, (1, 1, 1))
 
 
-def _stage(shape, data, pad, height, row, step_h, step_w, packing):
-    top, left, _, _ = shape.padding
+def _stage(shape, data, pad, extents, steps, packing):
+    """The input with its padding, in the operand dtype; `extents` are those of [planes,] rows and elements in a row."""
+    left, width = shape.columns.before, shape.width
     channels = shape.in_channels
     dtype = packing.layout.lhs
     flip = data.dtype == "int8" and dtype == "uint8"
+    axes = image_axes(shape)
+    row, step_w = extents[-1], steps[-1]
 
     def operand(value):
         # vpdpbusd wants u8 on the left: s8 activations move up by 128, and the bias takes 128 * sum_k w back.
         return (value.astype("int32") + 128).astype("uint8") if flip else value.astype(dtype)
 
-    def stage(n, h, wc):
-        y = h * step_h - top
+    def stage(*at):
+        n, *outer, wc = at
+        source, inside = [], []
+        for axis, extent, step, index in zip(
+            axes, extents[:-1], steps[-len(extents) : -1], outer, strict=True
+        ):
+            y = index * step - axis.before
+            source.append(y)
+            if axis.before or (extent - 1) * step - axis.before >= axis.size:
+                inside += [y >= 0, y < axis.size]
         x = wc - left * channels
         if step_w != 1:
             x = (wc // channels * step_w - left) * channels + wc % channels
-        inside = []
-        if top or (height - 1) * step_h - top >= shape.height:
-            inside += [y >= 0, y < shape.height]
-        if left or row - left * channels > shape.width * channels or step_w > 1:
-            inside += [x >= 0, x < shape.width * channels]
-        value = operand(data[n, y, x])
+        if left or row - left * channels > width * channels or step_w > 1:
+            inside += [x >= 0, x < width * channels]
+        value = operand(data(n, *source, x))
         if not inside:
             return value
         return tirx.if_then_else(tirx.all(*inside), value, operand(pad[0]))
 
-    return te.compute((shape.batch, height, row), stage, name="stage")
+    return block("stage", "n d h wc", (shape.batch, *extents), stage)
 
 
 def _dst(shape, packing, form, acc, bias, scale, args):
     # Groups fill whole vectors (ConvPacking merges them until they do), so accumulator o is output channel o.
-    out_shape = (shape.batch, shape.out_height, shape.out_width, shape.out_channels)
+    out_shape = (*out_images(shape), shape.out_height, shape.out_width, shape.out_channels)
+
+    def real(*at):
+        return (acc(*at) + bias[at[-1]]).astype("float32") * scale[at[-1]]
+
     if form.out_dtype == "float32":
-        return te.compute(
-            out_shape,
-            lambda n, y, x, o: (acc[n, y, x, o] + bias[o]).astype("float32") * scale[o],
-            name="dst",
-        )
+        return block("dst", _AXES, out_shape, real)
     out = te.placeholder((_epilogue.REQUANTIZE_PARAMS,), "float32", name="out")
     args.append(out)
     if form.residual:
@@ -138,18 +160,18 @@ def _dst(shape, packing, form, acc, bias, scale, args):
         params = te.placeholder((_epilogue.ADD_PARAMS,), "float32", name="add")
         args.extend([other, params])
 
-    def value(n, y, x, o):
-        stage = (acc[n, y, x, o], bias[o], scale[o], out)
+    def value(*at):
+        stage = (acc(*at), bias[at[-1]], scale[at[-1]], out)
         if form.residual:
-            q = _epilogue.requantize_add(*stage, other[n, y, x, o], params, form.residual_first)
+            q = _epilogue.requantize_add(*stage, other(*at), params, form.residual_first)
         else:
             q = _epilogue.requantize(*stage)
         return q.astype(form.out_dtype)
 
     if not holds_codes(shape, packing, form):
-        return te.compute(out_shape, value, name="dst")
-    codes = te.compute(acc.shape, value, name="codes")
-    return te.compute(out_shape, lambda *at: codes(*at), name="dst")
+        return block("dst", _AXES, out_shape, value)
+    codes = block("codes", _AXES, acc.shape, value)
+    return block("dst", _AXES, out_shape, lambda *at: codes(*at))
 
 
 def holds_codes(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> bool:

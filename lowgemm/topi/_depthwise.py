@@ -1,11 +1,12 @@
-"""Quantized depthwise 2-D convolution: every channel its own filter."""
+"""Quantized depthwise convolution over two or three axes: every channel its own filter."""
 
 import tvm
 from tvm import te, tirx
 
-from lowgemm.packing import ConvShape, DepthwisePacking, word_element
+from lowgemm.packing import FLAT, ConvShape, DepthwisePacking, word_element
 from lowgemm.topi import _epilogue
 from lowgemm.topi._arith import word_of
+from lowgemm.topi._blocks import block, image_axes, out_images
 
 
 def qdepthwise2d(
@@ -17,7 +18,7 @@ def qdepthwise2d(
     shared: bool = False,
     multiplier: int = 1,
 ) -> tvm.tirx.PrimFunc:
-    """Depthwise convolution of NHWC activations, `multiplier` outputs per input channel.
+    """Depthwise convolution of NHWC or NDHWC activations, `multiplier` outputs per input channel.
 
     acc[n, y, x, o] = sum_{r, c} x[n, y*sh + r*dh - top, x*sw + c*dw - left, o // multiplier] * w[o, r, c]
 
@@ -32,7 +33,9 @@ def qdepthwise2d(
     layout, chunks = packing.layout, packing.chunks
     depth = layout.depth
     kernel_h, kernel_w = shape.kernel
-    groups = -(-kernel_h // depth)
+    solid, planes = shape.planes != FLAT, shape.planes
+    per_plane = -(-kernel_h // depth)
+    groups = planes.kernel * per_plane
     rows = min(depth, kernel_h)
     blocks = packing.blocks(shape.out_channels)
     held = (blocks, 4, chunks, 4)
@@ -42,9 +45,9 @@ def qdepthwise2d(
     assert segment * packing.segments == shape.out_width, "segments divide a row"
     out_w = -(-segment // columns) * columns
 
-    data = te.placeholder(
-        (shape.batch, shape.height, shape.width, shape.in_channels), in_dtype, name="data"
-    )
+    deep = (planes.size,) if solid else ()
+    data_shape = (shape.batch, *deep, shape.height, shape.width, shape.in_channels)
+    data = te.placeholder(data_shape, in_dtype, name="data")
     weight = te.placeholder((groups, kernel_w, *held, depth), "int8", name="weight")
     bias = te.placeholder(held, "int32", name="bias")
     scale = te.placeholder(held, "float32", name="scale")
@@ -54,24 +57,29 @@ def qdepthwise2d(
     # Each output row needs `groups` interleaved rows: of its own, or shared with its neighbours.
     staged_rows = (shape.out_height, groups)
     if shared:
-        assert stride_h == 1, "rows are shared at stride 1"
+        assert stride_h == planes.kernel == 1, "rows of one plane are shared at stride 1"
         staged_rows = (shape.out_height + (groups - 1) * depth * dil_h, 1)
     step = 1 if shared else stride_h
     staged_w = (out_w - 1) * stride_w + (kernel_w - 1) * dil_w + 1
-    padded_h = (shape.out_height - 1) * stride_h + ((groups - 1) * depth + rows - 1) * dil_h + 1
-    padded_shape = (shape.batch, padded_h, staged_w, blocks, chunks * 16)
-    padded = _padded(shape, packing, data, pad, padded_shape, segment * stride_w, multiplier)
+    padded_h = (shape.out_height - 1) * stride_h + ((per_plane - 1) * depth + rows - 1) * dil_h + 1
+    padded_d = ((planes.out - 1) * planes.stride + planes.span,) if solid else ()
+    extents = (*padded_d, padded_h, staged_w)
+    padded = _padded(shape, packing, data, pad, extents, segment * stride_w, multiplier)
 
-    def interleaved(n, h, g, x, b, j, k, q):
+    def interleaved(*at):
+        n, *z, h, g, x, b, j, k, q = at
+        if solid:
+            z = [z[0] * planes.stride + g // per_plane * planes.dilation]
+            g = g % per_plane
         top = h * step + g * (depth * dil_h)
         elements = [
-            padded[n, top + i * dil_h, x, b, k * 16 + j * 4 + q].astype("int32")
+            padded(n, *z, top + i * dil_h, x, b, k * 16 + j * 4 + q).astype("int32")
             for i in range(rows)
         ]
         return word_of(elements, depth)
 
-    stage_shape = (shape.batch, *staged_rows, staged_w, *held)
-    stage = te.compute(stage_shape, interleaved, name="stage")
+    stage_shape = (*out_images(shape), *staged_rows, staged_w, *held)
+    stage = block("stage", "n d h g x b j k q", stage_shape, interleaved)
     widened = weight
     if layout.rhs != "int8":
         widened = te.compute(weight.shape, lambda *at: weight(*at).astype(layout.rhs), name="widen")
@@ -79,37 +87,41 @@ def qdepthwise2d(
     c = te.reduce_axis((0, kernel_w), "c")
     i = te.reduce_axis((0, depth), "i")
 
-    def accumulate(n, y, x, b, j, k, q):
+    def accumulate(*at):
+        n, *z, y, x, b, j, k, q = at
         row = (y + r * (depth * dil_h), 0) if shared else (y, r)
-        word = stage[n, *row, x * stride_w + c * dil_w, b, j, k, q]
+        word = stage(n, *z, *row, x * stride_w + c * dil_w, b, j, k, q)
         factor = widened[r, c, b, j, k, q, i].astype("int32")
         return te.sum(word_element(word, i, depth) * factor, axis=[r, c, i])
 
-    acc = te.compute((shape.batch, shape.out_height, out_w, *held), accumulate, name="acc")
+    out_rows = (*out_images(shape), shape.out_height)
+    acc = block("acc", "n z y x b j k q", (*out_rows, out_w, *held), accumulate)
 
-    def code(n, y, x, b, k, j, q):
+    def code(*at):
+        *pixel, b, k, j, q = at
         held_at = (b, j, k, q)
-        stages = (acc[n, y, x, b, j, k, q], bias[held_at], scale[held_at], out)
+        stages = (acc(*pixel, *held_at), bias[held_at], scale[held_at], out)
         return _epilogue.requantize(*stages).astype(out_dtype)
 
     # Back in the order of memory: [block][k][j][q] are consecutive channels.
-    packed_shape = (shape.batch, shape.out_height, out_w, blocks, chunks, 4, 4)
-    packed = te.compute(packed_shape, code, name="packed")
+    packed_shape = (*out_rows, out_w, blocks, chunks, 4, 4)
+    packed = block("packed", "n z y x b k j q", packed_shape, code)
     dst, dst_shape = packed, depthwise_out_shape(shape, packing, columns)
     if dst_shape != packed_shape:
         per_segment = chunks // packing.segments
 
-        def element(n, y, s, x, o):
+        def element(*at):
+            *row, s, x, o = at
             chunk = s * per_segment + o % packing.channels // 16
-            return packed[n, y, x, o // packing.channels, chunk, o % 16 // 4, o % 4]
+            return packed(*row, x, o // packing.channels, chunk, o % 16 // 4, o % 4)
 
-        dst = te.compute(dst_shape, element, name="dst")
+        dst = block("dst", "n z y s x o", dst_shape, element)
     return te.create_prim_func([data, weight, bias, scale, pad, out, dst])
 
 
 def depthwise_out_shape(shape: ConvShape, packing: DepthwisePacking, columns: int) -> tuple:
     """The axes of `dst`: as the kernel holds them where no tile or block sticks out, else NHWC with row segments."""
-    outer = (shape.batch, shape.out_height)
+    outer = (*out_images(shape), shape.out_height)
     whole = shape.out_width % columns == 0 and shape.out_channels % packing.channels == 0
     if packing.segments == 1 and whole:
         return (*outer, shape.out_width, packing.blocks(shape.out_channels), packing.chunks, 4, 4)
@@ -117,32 +129,39 @@ def depthwise_out_shape(shape: ConvShape, packing: DepthwisePacking, columns: in
     return (*outer, packing.segments, segment, shape.out_channels)
 
 
-def _padded(shape, packing, data, pad, padded_shape, segment, multiplier):
+def _padded(shape, packing, data, pad, extents, segment, multiplier):
     """A copy of the input with its border and surplus channels, as u8: s8 moves up by 128, which the bias takes back.
 
-    Segments of a row begin `segment` columns apart and lie side by side.
+    `extents` are those of [planes,] rows and columns. Segments of a row begin `segment` columns apart and lie side by
+    side.
     """
-    top, left, _, _ = shape.padding
+    left = shape.columns.before
     per_segment = packing.chunks // packing.segments
-    surplus = padded_shape[-2] * packing.channels != shape.out_channels
-    reach = (packing.segments - 1) * segment + padded_shape[2]
+    blocks = packing.blocks(shape.out_channels)
+    reach = (packing.segments - 1) * segment + extents[-1]
     flip = data.dtype == "int8"
+    axes = image_axes(shape)
 
     def operand(value):
         return (value.astype("int32") + 128).astype("uint8") if flip else value.astype("uint8")
 
-    def element(n, h, w, b, g):
+    def element(*at):
+        n, *rows, w, b, g = at
         chunk = g // 16
-        y, x = h - top, w + chunk // per_segment * segment - left
+        x = w + chunk // per_segment * segment - left
         o = b * packing.channels + chunk % per_segment * 16 + g % 16
-        inside = []
-        if top or padded_shape[1] - top > shape.height:
-            inside += [y >= 0, y < shape.height]
+        source, inside = [], []
+        for axis, extent, h in zip(axes, extents[:-1], rows, strict=True):
+            y = h - axis.before
+            source.append(y)
+            if axis.before or extent - axis.before > axis.size:
+                inside += [y >= 0, y < axis.size]
         if left or reach - left > shape.width:
             inside += [x >= 0, x < shape.width]
-        if surplus:
+        if blocks * packing.channels != shape.out_channels:
             inside += [o < shape.out_channels]
-        value = operand(data[n, y, x, o // multiplier])
+        value = operand(data(n, *source, x, o // multiplier))
         return tirx.if_then_else(tirx.all(*inside), value, operand(pad[0])) if inside else value
 
-    return te.compute(padded_shape, element, name="padded")
+    padded_shape = (shape.batch, *extents, blocks, packing.chunks * 16)
+    return block("padded", "n d h w b g", padded_shape, element)
