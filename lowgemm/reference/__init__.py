@@ -1,7 +1,9 @@
 """The oracle: what every operator means, in numpy, written to be read rather than to be fast.
 
 Sums and products of real numbers are taken in float64 and rounded to float32 once, at the end of an
-operator. Sums of integers are exact, then taken modulo 2**32 as int32 hardware does.
+operator. Sums of integers are exact, then taken modulo 2**32 as int32 hardware does. Output stages, embedding
+bags and sparse float products say where each of their steps is rounded to float32, so that kernels compare
+with ==.
 """
 
 from lowgemm.quant import requantize as requantize
