@@ -15,8 +15,14 @@ from lowgemm.schedules._elementwise import schedule_copy as schedule_copy
 from lowgemm.schedules._elementwise import schedule_elementwise as schedule_elementwise
 from lowgemm.schedules._elementwise import schedule_pool as schedule_pool
 from lowgemm.schedules._elementwise import schedule_quantize as schedule_quantize
+from lowgemm.schedules._embedding import schedule_bags as schedule_bags
 from lowgemm.schedules._float import schedule_float as schedule_float
 from lowgemm.schedules._gemm import schedule_qgemm as schedule_qgemm
+from lowgemm.schedules._pointwise import pointwise_width as pointwise_width
+from lowgemm.schedules._pointwise import schedule_pointwise as schedule_pointwise
+from lowgemm.schedules._rowwise import schedule_dequantize_rows as schedule_dequantize_rows
+from lowgemm.schedules._rowwise import schedule_min_max as schedule_min_max
+from lowgemm.schedules._rowwise import schedule_quantize_rows as schedule_quantize_rows
 from lowgemm.schedules._steps import parallel_loss as parallel_loss
 from lowgemm.schedules._tasks import FAMILIES as FAMILIES
 from lowgemm.schedules._tasks import KernelTask as KernelTask
@@ -27,3 +33,4 @@ from lowgemm.schedules._tasks import config_to_json as config_to_json
 from lowgemm.schedules._tasks import default_config as default_config
 from lowgemm.schedules._tasks import task_from_json as task_from_json
 from lowgemm.schedules._tasks import task_to_json as task_to_json
+from lowgemm.schedules._transpose import schedule_transpose as schedule_transpose

@@ -17,7 +17,6 @@ from lowgemm.topi._elementwise import qmul as qmul
 from lowgemm.topi._elementwise import qpool as qpool
 from lowgemm.topi._elementwise import qresize as qresize
 from lowgemm.topi._elementwise import quantize as quantize
-from lowgemm.topi._embedding import ROW_FORMATS as ROW_FORMATS
 from lowgemm.topi._embedding import BagForm as BagForm
 from lowgemm.topi._epilogue import REQUANTIZE_PARAMS as REQUANTIZE_PARAMS
 from lowgemm.topi._epilogue import requantize as requantize
@@ -27,6 +26,7 @@ from lowgemm.topi._gemm import qgemm as qgemm
 from lowgemm.topi._kernels import copy_into as copy_into
 from lowgemm.topi._kernels import lookup as lookup
 from lowgemm.topi._kernels import lookup_table as lookup_table
+from lowgemm.topi._narrow import is_nan as is_nan
 from lowgemm.topi._narrow import narrowed as narrowed
 from lowgemm.topi._narrow import stored as stored
 from lowgemm.topi._narrow import widened as widened

@@ -6,46 +6,42 @@ from lowgemm.topi._arith import fma
 from lowgemm.topi._narrow import stored, widened
 from lowgemm.topi._rowwise import RowFormat
 
-ROW_FORMATS = {
-    "int8": RowFormat(8, "float32"),
-    "int4": RowFormat(4, "float16"),
-    "int2": RowFormat(2, "float16"),
-}
-
 
 @dataclass(frozen=True)
 class BagForm:
-    """The variant of the operator.
+    """The variant of the operator, whose numbers `reference.embedding_bag` defines.
 
     dst[b, j] = factor(b) * sum over p in [offsets[b], offsets[b + 1]) of weight(p) * table[row(indices[p]), j]
 
-    summed in float32 in the order of p: acc = fma(weight, x, acc) for a row of floats, and
-    acc = fma(weight * scale, code, acc + weight * bias) for a row of codes. It is FBGEMM's `EmbeddingSpMDM`.
+    summed in float32 in the order of p: acc = fma(x, weight, acc) for a row of floats, and
+    acc = fma(code, weight * scale, acc + weight * bias) for a row of codes. It is FBGEMM's `EmbeddingSpMDM`.
 
-    `table` is float32, float16, bfloat16, or a key of `ROW_FORMATS`; `columns` the length of its rows; `result` the
-    float type of dst. `weights` is None, "index" (one for each index) or "position" (one for each place in a bag).
-    `mean` divides by the number of indices in a bag: it multiplies by float32(1 / count). `pruned` says that row(i) is
-    mapping[i], and that a row of which that is -1 counts as zeros.
+    `table` is float32, float16 or bfloat16, or the format of rows of codes; `columns` the length of its rows; `result`
+    the float type of dst, bfloat16 rounded `half_up` or to even. `indices` and `offsets` are int32 or int64; without
+    offsets, bag b is index b. `weights` is None, "index" (one for each index) or "position" (one for each place in a
+    bag). `mean` multiplies by float32(1 / count of the bag). `pruned` says that row(i) is mapping[i], and that -1 there
+    adds nothing; else row(i) is i.
     """
 
-    table: str
+    table: str | RowFormat
     columns: int
     result: str
     indices: str
-    offsets: str
+    offsets: str | None
     weights: str | None = None
     mean: bool = False
     pruned: bool = False
+    half_up: bool = False
 
     @property
     def format(self) -> RowFormat | None:
         """How a row of codes is held; None for floats."""
-        return ROW_FORMATS.get(self.table)
+        return self.table if isinstance(self.table, RowFormat) else None
 
     @property
     def element(self) -> str:
         """The element type of the table's buffer."""
-        return "uint8" if self.format else stored(self.table)
+        return "uint8" if isinstance(self.table, RowFormat) else stored(self.table)
 
     @property
     def row_elements(self) -> int:
@@ -67,5 +63,6 @@ class BagForm:
         if self.format is not None:
             scale, bias = factors
             return fma(self.format.codes(read, start, lanes), scale, acc + bias)
+        assert isinstance(self.table, str)
         value = widened(read(start, lanes), self.table)
         return acc + value if factors[0] is None else fma(value, factors[0], acc)

@@ -43,10 +43,14 @@ def _to_bfloat16(value, half_up: bool):
         return ((bits + _u32(0x8000)) >> _u32(16)).astype(like("uint16", value))
     upper = bits >> _u32(16)
     rounded = (bits + (_u32(0x7FFF) + (upper & _u32(1)))) >> _u32(16)
-    # As signed numbers: AVX2 compares no others.
-    magnitude = (bits & _u32(0x7FFFFFFF)).astype(like("int32", value))
-    number = magnitude <= tirx.const(0x7F800000, "int32")
-    return tirx.Select(number, rounded, upper | _u32(0x40)).astype(like("uint16", value))
+    chosen = tirx.Select(is_nan(value), upper | _u32(0x40), rounded)
+    return chosen.astype(like("uint16", value))
+
+
+def is_nan(value):
+    """Whether float32 `value` is a NaN, by its bits: TVM takes a value for equal to itself."""
+    bits = tirx.reinterpret(like("int32", value), value)
+    return (bits & tirx.const(0x7FFFFFFF, "int32")) > tirx.const(0x7F800000, "int32")
 
 
 def _u32(value: int):

@@ -38,7 +38,7 @@ class Pointwise:
 
 
 def quantizing(dtype: str, axis: str) -> Pointwise:
-    """q = clamp(rint(x * inverse) + zero_point), ties to even: FBGEMM's Quantize, `inverse` being float32(1 / scale)."""
+    """q = clamp(rint(x * inverse) + zero_point), ties to even: `quant.quantize_reciprocal`, inverse = 1 / scale."""
     low, high = _limits(dtype)
 
     def value(x, inverse, zero_point):
@@ -49,7 +49,7 @@ def quantizing(dtype: str, axis: str) -> Pointwise:
 
 
 def dequantizing(dtype: str, axis: str) -> Pointwise:
-    """x = (q - zero_point) * scale, the difference exact."""
+    """x = (q - zero_point) * scale, the difference exact: `quant.dequantize_linear`."""
 
     def value(q, scale, zero_point):
         return (to_float(q) - zero_point) * scale
@@ -58,7 +58,7 @@ def dequantizing(dtype: str, axis: str) -> Pointwise:
 
 
 def quantizing_back(dtype: str, axis: str) -> Pointwise:
-    """What `dequantizing` makes of `quantizing`."""
+    """What `dequantizing` makes of `quantizing`: `quant.quantize_dequantize`."""
     low, high = _limits(dtype)
 
     def value(x, inverse, scale, zero_point):
@@ -103,8 +103,8 @@ def requantizing_fixed(dtype: str, axis: str, bias: bool) -> Pointwise:
         total = acc + rest[0] if bias else acc
         wide = like("int64", acc)
         one = tirx.const(1, "int64")
-        shift = shift.astype(_dtype_like("int64", shift))
-        product = total.astype(wide) * multiplier.astype(_dtype_like("int64", multiplier))
+        shift = shift.astype(like("int64", shift))
+        product = total.astype(wide) * multiplier.astype(like("int64", multiplier))
         shifted = (product + (one << (shift - one))) >> shift
         # Products of 31 bits fit in 32 once clamped; clamping first keeps the sum within them.
         zero_point, low, high = (p.astype("int64") for p in rest[-3:])
@@ -118,10 +118,14 @@ def requantizing_fixed(dtype: str, axis: str, bias: bool) -> Pointwise:
     return Pointwise("int32", dtype, tuple(params), value)
 
 
-def converting(source: str, result: str) -> Pointwise:
-    """Between float32 and a narrow float type, to the nearest value, ties to even."""
+def converting(source: str, result: str, half_up: bool = False, clip: bool = False) -> Pointwise:
+    """Between float32 and a narrow float type, rounded as `narrowed` has it."""
     if source == "float32":
-        return Pointwise(source, _narrow.stored(result), (), lambda x: _narrow.narrowed(x, result))
+
+        def value(x):
+            return _narrow.narrowed(x, result, half_up, clip)
+
+        return Pointwise(source, _narrow.stored(result), (), value)
     return Pointwise(_narrow.stored(source), result, (), lambda x: _narrow.widened(x, source))
 
 
@@ -132,7 +136,3 @@ def _floats(axis: str, *names: str) -> tuple[Param, ...]:
 def _limits(dtype: str) -> tuple[int, int]:
     limits = np.iinfo(dtype)
     return int(limits.min), int(limits.max)
-
-
-def _dtype_like(kind: str, value) -> str:
-    return like(kind, value)
