@@ -29,7 +29,17 @@ if TYPE_CHECKING:
 
 _PACKAGE = Path(__file__).parent.parent
 # What decides the code of a kernel, beside its parameters.
-_SOURCES = ("ops", "topi", "schedules", "intrin", "artifact", "packing.py", "codegen.py", "targets")
+_SOURCES = (
+    "ops",
+    "topi",
+    "schedules",
+    "intrin",
+    "artifact",
+    "packing.py",
+    "tiling",
+    "codegen.py",
+    "targets",
+)
 _DIGEST_BYTES = 32
 _FLAGS = ("-std=gnu11", "-O2", "-g0", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread", "-s")
 

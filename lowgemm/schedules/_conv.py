@@ -8,140 +8,19 @@ for block (parallel):                 a block of rows, or a block of weight pane
     for row, column, vector:  dst = epilogue(acc)
 """
 
-from dataclasses import dataclass
-
 import tvm
 from tvm import s_tir
 
 from lowgemm import intrin
-from lowgemm.packing import ConvPacking, ConvShape, dot_layout
+from lowgemm.packing import ConvPacking, ConvShape
 from lowgemm.schedules import _steps
 from lowgemm.schedules._prefetch import mark_loop, prefetch_weights
 from lowgemm.targets import CpuTarget
+from lowgemm.tiling import FEW_PIXELS as FEW_PIXELS
+from lowgemm.tiling import SERIAL_MACS, ConvConfig, check_conv_config
+from lowgemm.tiling import default_conv_config as default_conv_config
+from lowgemm.tiling import needs_stage as needs_stage
 from lowgemm.topi import ConvForm, holds_codes
-
-# Below this an image is so small against the weights that panels of weights are the blocks to share among threads.
-FEW_PIXELS = 400
-# A kernel of fewer multiply-accumulates takes some 2 us: waking a second thread gains nothing, and may wait for a CPU.
-SERIAL_MACS = 1_000_000
-
-
-@dataclass(frozen=True)
-class ConvConfig:
-    """The knobs of one kernel.
-
-    `rows` x `columns` pixels by `vectors` x `lanes` outputs are held in registers; `unroll` dot-product groups of the
-    reduction are unrolled. `order` is "rows" (a parallel block is `block` tile rows with all outputs: large images) or
-    "panels" (a parallel block is one step of outputs: large weights). `widen` stores weights again in 16 bits before
-    use, where the target's instruction wants that. `prefetch` fetches the next panel of weights under "panels", where
-    they are read as they are stored.
-    """
-
-    rows: int
-    columns: int
-    vectors: int
-    lanes: int
-    unroll: int
-    order: str
-    block: int
-    widen: bool = True
-    prefetch: bool = True
-
-    def __post_init__(self) -> None:
-        if min(self.rows, self.columns, self.vectors, self.unroll, self.block) < 1:
-            raise ValueError(f"{self}: every knob is at least 1")
-        if self.order not in ("rows", "panels"):
-            raise ValueError(f'order is "rows" or "panels", not "{self.order}"')
-
-    def check(self, target: CpuTarget) -> None:
-        """Refuse a register tile that spills: accumulators, the weight vectors and a broadcast must fit."""
-        widening = 0 if target.dot_depth == 4 else 1
-        used = self.rows * self.columns * self.vectors + self.vectors + 1 + widening
-        # With one weight vector the product can overwrite the broadcast: no register more is needed.
-        used -= 1 if self.vectors == 1 and widening else 0
-        if used > target.registers:
-            raise ValueError(f"{self} needs {used} registers of {target.registers}")
-
-
-def needs_stage(shape: ConvShape, packing: ConvPacking, in_dtype: str, config: ConvConfig) -> bool:
-    """Whether the kernel must read a padded copy of its input in the operand dtype instead of the input itself."""
-    return (
-        in_dtype != packing.layout.lhs
-        or any(shape.padding)
-        or packing.padded_run != packing.run
-        or shape.planes.before != 0
-        or shape.planes.after != 0
-        or (shape.taps == 1 and (shape.planes.stride, *shape.strides) != (1, 1, 1))
-        or shape.out_width % config.columns != 0
-        or shape.out_height % config.rows != 0
-    )
-
-
-def default_conv_config(shape: ConvShape, target: CpuTarget, threads: int = 1) -> ConvConfig:
-    """The heuristic choice for `shape` on `threads` threads, used where nothing was tuned."""
-    lanes = target.lanes if shape.out_channels > 8 else 8
-    packing = ConvPacking.of(shape, dot_layout(target, lanes))
-    panels = packing.panels // packing.groups
-    rows, columns, vectors = _register_tile(shape, target, panels)
-    pixels = shape.out_height * shape.out_width
-    weights = shape.taps * shape.in_channels * shape.out_channels // shape.groups
-    tile_rows = -(-shape.out_height // rows)
-    # A block of rows re-reads all weights; a panel re-reads the whole input. The larger operand is read once.
-    if shape.groups == 1 and (pixels < FEW_PIXELS or weights > 4 * pixels * shape.in_channels):
-        order, block = "panels", 1
-    else:
-        order = "rows"
-        # Input and output of a block stay in L2 beside the weights.
-        staged = 2 * shape.in_channels * shape.strides[0] * shape.planes.kernel
-        row_bytes = (staged + shape.out_channels) * shape.width * rows
-        # Neighbours stage the rows between them twice.
-        edge = 0.1 * (shape.kernel[0] - 1) / shape.strides[0] + 0.02
-        limit = min(160 * 1024 // row_bytes, tile_rows // 4)
-        block = _steps.balanced_divisor(tile_rows, limit, threads, edge, shape.out_images)
-    if order == "panels":
-        # Fewer vectors at once use inputs less often, but may leave every thread as much to do.
-        divisors = [d for d in range(1, vectors + 1) if vectors % d == 0]
-        vectors //= min(
-            divisors,
-            key=lambda d: _steps.parallel_loss(panels // vectors * d, threads) * (0.85 + 0.15 * d),
-        )
-    # A weight that meets fewer pixels than this is not worth storing again.
-    widen = target.dot_depth == 2 and pixels > 4 * columns
-    prefetch = order == "panels" and not widen and pixels > 1
-    return ConvConfig(rows, columns, vectors, lanes, 1, order, block, widen, prefetch)
-
-
-def _register_tile(shape: ConvShape, target: CpuTarget, panels: int) -> tuple[int, int, int]:
-    """(rows, columns, vectors) with the least waste on this shape; larger tiles where several waste the same."""
-    best: tuple[float, tuple[int, int, int]] | None = None
-    # Of one pixel, each weight vector is used once, straight from memory: only chains of accumulators count.
-    one = shape.out_images * shape.out_height * shape.out_width == 1
-    # Three vectors by three pixels spill in 16 registers: half the speed of any neighbour (56x56 144 -> 24, avx2).
-    spilling = 3 if target.registers == 16 and target.dot_depth == 2 else 0
-    for vectors in range(1, 13 if one else 5):
-        if panels % vectors or vectors == spilling:
-            continue
-        for rows in (1, 2):
-            for columns in range(1, 29):
-                if rows > 1 and (rows > shape.out_height or columns < shape.out_width):
-                    continue
-                config = ConvConfig(rows, columns, vectors, 8, 1, "rows", 1)
-                try:
-                    config.check(target)
-                except ValueError:
-                    continue
-                covered = (
-                    -(-shape.out_height // rows) * rows * (-(-shape.out_width // columns) * columns)
-                )
-                waste = covered / (shape.out_height * shape.out_width)
-                # Instructions per product: the dot products, and the loads that feed them.
-                per_dot = 2 if target.dot_depth == 2 else 1
-                dots = rows * columns * vectors
-                cost = waste * (per_dot * dots + 0.5 * (rows * columns + vectors) + 2.0) / dots
-                if best is None or cost < best[0] - 1e-9:
-                    best = (cost, (rows, columns, vectors))
-    assert best is not None
-    return best[1]
 
 
 def schedule_qconv2d(
@@ -226,23 +105,6 @@ def schedule_qconv2d(
     for role, loop in zip(roles, (block, yo, xo, r, c, jo), strict=True):
         mark_loop(sch, role, loop)
     return prefetch_weights(sch.mod["main"], "weight", config.vectors, stretch * unroll)
-
-
-def check_conv_config(shape: ConvShape, target: CpuTarget, config: ConvConfig) -> None:
-    """Refuse what spills, and what would leave predicates in the inner loop, which no instruction takes.
-
-    Raises:
-        ValueError: the configuration does not fit the target's registers or vectors, or does not divide the shape.
-    """
-    config.check(target)
-    if config.lanes not in (8, target.lanes):
-        raise ValueError(f"{config}: {target.level} has vectors of 8 or {target.lanes} lanes")
-    packing = ConvPacking.of(shape, dot_layout(target, config.lanes))
-    if packing.panels % config.vectors:
-        raise ValueError(f"{config}: {config.vectors} vectors do not divide {packing.panels}")
-    tile_rows = -(-shape.out_height // config.rows)
-    if config.order == "rows" and tile_rows % config.block:
-        raise ValueError(f"{config}: blocks of {config.block} do not divide {tile_rows} rows")
 
 
 def _vectorize_output(sch, whole, shape, form, yi, xi, pi, lane) -> None:

@@ -9,108 +9,16 @@ for rows, block of channels (parallel):
     requantize four vectors to one, in order
 """
 
-from dataclasses import dataclass
-
 import tvm
 from tvm import s_tir
 
 from lowgemm import intrin
-from lowgemm.packing import ConvShape, DepthwisePacking, DotLayout
+from lowgemm.packing import ConvShape, DepthwisePacking
 from lowgemm.schedules import _steps
-from lowgemm.schedules._conv import SERIAL_MACS
 from lowgemm.targets import CpuTarget
-
-
-@dataclass(frozen=True)
-class DepthwiseConfig:
-    """The knobs of one kernel.
-
-    `columns` pixels of one block (four vectors) are held in registers; a parallel block is `block_rows` output rows of
-    one block of channels, whose vectors hold pixels of `segments` parts of a row (see `packing.DepthwisePacking`).
-    """
-
-    columns: int
-    block_rows: int
-    segments: int = 1
-
-    def __post_init__(self) -> None:
-        if min(self.columns, self.block_rows, self.segments) < 1:
-            raise ValueError(f"{self}: every knob is at least 1")
-
-    def check(self, target: CpuTarget) -> None:
-        """Refuse a register tile that spills: accumulators, a weight vector and a product must fit."""
-        used = 4 * self.columns + (1 if target.dot_depth == 4 else 2)
-        if used > target.registers:
-            raise ValueError(f"{self} needs {used} registers of {target.registers}")
-
-
-def default_depthwise_config(
-    shape: ConvShape, target: CpuTarget, threads: int = 1
-) -> DepthwiseConfig:
-    """The heuristic choice for `shape` on `threads` threads, used where nothing was tuned."""
-    # Beside the accumulators LLVM keeps inputs that several taps use, which costs more spills with few registers.
-    limit = 7 if target.registers == 32 else 2
-    options = [
-        (s, c)
-        for s in (1, 2, 4)
-        for c in range(1, limit + 1)
-        if 4 * s <= target.lanes and shape.out_width % s == 0
-    ]
-
-    def work(option: tuple[int, int]) -> float:
-        segments, columns = option
-        packing = depthwise_packing(target, segments)
-        tiles = -(-shape.out_width // (segments * columns)) * packing.blocks(shape.out_channels)
-        # A tile's time: its pixels; the border that each segment stages anew; weight loads, once a tile.
-        border = (shape.kernel[1] - 1) * columns / max(1, shape.out_width // segments)
-        # Wide tiles of small filters spill more than they save in weight loads.
-        spill = 1.06 if columns > 4 and shape.kernel[0] * shape.kernel[1] <= 9 else 1.0
-        return tiles * (columns + 0.5 * border + 0.5) * (1 + 0.02 * segments) * spill
-
-    segments, columns = min(options, key=work)
-    packing = depthwise_packing(target, segments)
-    width = -(-shape.out_width // segments) * shape.strides[1] + shape.kernel[1]
-    row_bytes = width * target.vector_bits // 8 * 4
-    whole = DepthwiseConfig(columns, shape.out_height, segments)
-    if shares_rows(shape, packing.layout, whole):
-        # What is interleaved for an image, once for all rows, stays in L2.
-        image_bytes = (shape.height + shape.kernel[0]) * row_bytes
-        if image_bytes <= 256 * 1024 and packing.blocks(shape.out_channels) >= 4:
-            return whole
-    # The copy of a block's rows and what is interleaved for one row stay in L2; each block copies its border anew.
-    edge = 0.1 * (shape.kernel[0] - 1) / shape.strides[0] + 0.02
-    limit = 256 * 1024 // (row_bytes * shape.strides[0])
-    others = shape.out_images * packing.blocks(shape.out_channels)
-    block_rows = _steps.balanced_divisor(shape.out_height, limit, threads, edge, others)
-    return DepthwiseConfig(columns, block_rows, segments)
-
-
-def check_depthwise_config(shape: ConvShape, target: CpuTarget, config: DepthwiseConfig) -> None:
-    """Refuse what spills, and what would leave guards around vectors.
-
-    Raises:
-        ValueError: the configuration does not fit the target's registers or vectors, or does not divide the shape.
-    """
-    config.check(target)
-    if 4 * config.segments > target.lanes or config.segments not in (1, 2, 4):
-        raise ValueError(f"{config}: a vector of {target.level} has {target.lanes // 4} segments")
-    if shape.out_height % config.block_rows or shape.out_width % config.segments:
-        raise ValueError(f"{config} does not divide {shape.out_height} rows of {shape.out_width}")
-
-
-def shares_rows(shape: ConvShape, layout: DotLayout, config: DepthwiseConfig) -> bool:
-    """Whether interleaved rows of a plane are made once for all output rows that use them.
-
-    Only for whole images: TVM's compute_at does not see that blocks of rows overlap, and would leave rows out.
-    """
-    many = shape.kernel[0] > layout.depth and shape.planes.kernel == 1
-    return many and shape.strides[0] == 1 and config.block_rows == shape.out_height
-
-
-def depthwise_packing(target: CpuTarget, segments: int) -> DepthwisePacking:
-    """The order in which `target`'s kernels hold channels."""
-    dot = intrin.lanewise_dot(target, target.lanes)
-    return DepthwisePacking(DotLayout(dot.lanes, dot.depth, dot.lhs, dot.rhs), segments)
+from lowgemm.tiling import SERIAL_MACS, DepthwiseConfig, check_depthwise_config, shares_rows
+from lowgemm.tiling import default_depthwise_config as default_depthwise_config
+from lowgemm.tiling import depthwise_packing as depthwise_packing
 
 
 def schedule_qdepthwise2d(

@@ -6,10 +6,9 @@ with more padding, blocks too coarse for the threads, tiles with too few chains 
 
 from collections.abc import Iterator
 
-from lowgemm.packing import ConvPacking, ConvShape
-from lowgemm.schedules._conv import ConvConfig, dot_layout
-from lowgemm.schedules._depthwise import DepthwiseConfig, check_depthwise_config
+from lowgemm.packing import ConvPacking, ConvShape, dot_layout
 from lowgemm.targets import CpuTarget
+from lowgemm.tiling import ConvConfig, DepthwiseConfig, check_depthwise_config
 
 # A dot product takes four to five cycles, two begin in one: fewer accumulators wait for each other.
 _FEWEST_ACCUMULATORS = 4

@@ -4,6 +4,8 @@ from math import gcd
 
 from tvm import s_tir
 
+from lowgemm.tiling import parallel_loss as parallel_loss
+
 
 def extent(sch: s_tir.Schedule, loop) -> int:
     """The constant trip count of `loop`."""
@@ -39,27 +41,6 @@ def vectorize_guarded(sch: s_tir.Schedule, loop, channels: int) -> None:
 def largest_divisor(n: int, limit: int) -> int:
     """The largest divisor of `n` that is at most `limit`."""
     return max(d for d in range(1, min(n, limit) + 1) if n % d == 0)
-
-
-# The thread pool cuts a parallel loop into so many tasks for each thread (artifact/csrc/threads.c).
-_TASKS_PER_THREAD = 4
-
-
-def parallel_loss(extent: int, threads: int) -> float:
-    """The time of a parallel loop of equal iterations over that of one divided evenly: at least 1."""
-    stretch = -(-extent // (_TASKS_PER_THREAD * threads))
-    tasks = -(-extent // stretch)
-    return -(-tasks // threads) * stretch * threads / extent
-
-
-def balanced_divisor(n: int, limit: int, threads: int, edge: float, others: int = 1) -> int:
-    """A divisor of `n` that is at most `limit`, as the size of the blocks of a parallel loop.
-
-    It weighs uneven work for `threads` against what each block costs beside its share: `edge` iterations. `others` is
-    the extent of the loops that are fused with the one over blocks.
-    """
-    divisors = [d for d in range(1, min(n, max(1, limit)) + 1) if n % d == 0]
-    return min(divisors, key=lambda d: parallel_loss(n // d * others, threads) * (1 + edge / d))
 
 
 def initialise_registers(sch: s_tir.Schedule, acc, at) -> None:

@@ -9,13 +9,15 @@ from typing import Any, get_type_hints
 
 from lowgemm.packing import ConvShape
 from lowgemm.schedules import _spaces
-from lowgemm.schedules._conv import ConvConfig, check_conv_config, default_conv_config
-from lowgemm.schedules._depthwise import (
+from lowgemm.targets import LEVELS, CpuTarget
+from lowgemm.tiling import (
+    ConvConfig,
     DepthwiseConfig,
+    check_conv_config,
     check_depthwise_config,
+    default_conv_config,
     default_depthwise_config,
 )
-from lowgemm.targets import LEVELS, CpuTarget
 
 Config = ConvConfig | DepthwiseConfig
 Shape = ConvShape

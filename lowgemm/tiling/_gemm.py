@@ -1,7 +1,4 @@
-"""Register tiles of matrix products, chosen without compiling anything.
-
-Apart from the schedules, because whoever calls a kernel that is compiled already must not wait for TVM to load.
-"""
+"""Register tiles of matrix products with any number of rows."""
 
 from dataclasses import dataclass
 

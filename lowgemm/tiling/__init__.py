@@ -1,0 +1,23 @@
+"""Configurations of kernels, chosen without compiling anything.
+
+Apart from the schedules, because whoever calls a kernel that is compiled already must not wait for TVM to load.
+"""
+
+from lowgemm.tiling._balance import balanced_divisor as balanced_divisor
+from lowgemm.tiling._balance import parallel_loss as parallel_loss
+from lowgemm.tiling._conv import FEW_PIXELS as FEW_PIXELS
+from lowgemm.tiling._conv import SERIAL_MACS as SERIAL_MACS
+from lowgemm.tiling._conv import ConvConfig as ConvConfig
+from lowgemm.tiling._conv import check_conv_config as check_conv_config
+from lowgemm.tiling._conv import default_conv_config as default_conv_config
+from lowgemm.tiling._conv import needs_stage as needs_stage
+from lowgemm.tiling._depthwise import DepthwiseConfig as DepthwiseConfig
+from lowgemm.tiling._depthwise import check_depthwise_config as check_depthwise_config
+from lowgemm.tiling._depthwise import default_depthwise_config as default_depthwise_config
+from lowgemm.tiling._depthwise import depthwise_packing as depthwise_packing
+from lowgemm.tiling._depthwise import shares_rows as shares_rows
+from lowgemm.tiling._gemm import MOST_ROWS as MOST_ROWS
+from lowgemm.tiling._gemm import GemmConfig as GemmConfig
+from lowgemm.tiling._gemm import default_gemm_configs as default_gemm_configs
+from lowgemm.tiling._gemm import gemm_packing as gemm_packing
+from lowgemm.tiling._gemm import gemm_staged as gemm_staged
