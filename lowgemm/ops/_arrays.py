@@ -19,8 +19,8 @@ class OperandError(InputError):
     """An operator was given an argument of another dtype, shape or layout than it takes, or a value without meaning."""
 
 
-def array(value: Any, name: str) -> np.ndarray:
-    """`value` as a numpy array over the same memory.
+def array(value: Any, name: str, most: float = _MOST_ELEMENTS) -> np.ndarray:
+    """`value` as a numpy array over the same memory, of at most `most` elements.
 
     Raises:
         OperandError: it is no array on the CPU, too large, or not aligned to its elements.
@@ -32,8 +32,8 @@ def array(value: Any, name: str) -> np.ndarray:
             value = np.from_dlpack(value)
         except Exception as error:
             raise OperandError(f"{name}: its memory cannot be shared: {error}") from error
-    if value.size > _MOST_ELEMENTS:
-        raise OperandError(f"{name}: expected at most {_MOST_ELEMENTS} elements, got {value.size}")
+    if value.size > most:
+        raise OperandError(f"{name}: expected at most {most} elements, got {value.size}")
     if not value.flags.aligned:
         raise OperandError(f"{name}: expected memory aligned to its {value.itemsize}-byte elements")
     return value

@@ -93,7 +93,7 @@ class Call:
         self._any = (_Any * count)()
         self._tensors = (_Tensor * count)()
         self._row_bytes = (ctypes.c_int64 * count)()
-        self._sizes: list[ctypes.Array] = []
+        self._sizes: dict[int, ctypes.Array] = {}
         self._kept = [*args, library]
         number = 0
         for index, value in enumerate(args):
@@ -145,7 +145,7 @@ class Call:
             0,
         )
         self._any[index] = _Any(_TENSOR, 0, ctypes.addressof(self._tensors[index]))
-        self._sizes.append(sizes)
+        self._sizes[index] = sizes
 
     def rebind(self, index: int, array: np.ndarray) -> None:
         """Let argument `index` be `array`, of the same dtype, shape (but for rows) and strides as the one before.
@@ -153,6 +153,18 @@ class Call:
         The caller keeps it alive.
         """
         self._tensors[index].data = address_of(array)
+
+    def reshape(self, index: int, shape: tuple[int, ...]) -> None:
+        """Let argument `index`, a contiguous array, have `shape`, of as many axes as before."""
+        self._sizes[index][: len(shape)] = shape
+
+    def set_number(self, index: int, value: float) -> None:
+        """Let argument `index`, an int or a float, be `value`, of the same kind."""
+        self._any[index].value = _bits(value) if isinstance(value, float) else value
+
+    def release(self) -> None:
+        """Keep no array alive any more; each is bound anew before the next run."""
+        self._kept = self._kept[-1:]
 
     def set_rows(self, rows: int, work: int) -> None:
         """How many rows the arguments have from now on, and how much work that is."""
