@@ -110,7 +110,7 @@ def test_a_model_is_tuned_by_other_machines(ready: str, tmp_path: Path) -> None:
 
 def test_a_target_that_no_server_runs(ready: str) -> None:
     beyond = replace(targets.LEVELS["avx2"], level="beyond", features=("avx2", "avx9000"))
-    with pytest.raises(TargetError, match="cannot tune for beyond on .* lacks avx9000"):
+    with pytest.raises(TargetError, match=r"cannot tune for beyond on .* lacks avx9000"):
         connect(ready, KEY, [beyond])
 
 
