@@ -122,6 +122,21 @@ _layer_family("depthwise", "Depthwise convolutions")
 
 
 @main.command()
+@click.option("--record", "recorded", is_flag=True, help="Write benchmarks/records/calls.json.")
+def calls(recorded: bool) -> None:
+    """What calling an operator costs beside its kernel."""
+    from benchmarks import calls as family
+
+    found = family.measure_first()
+    host.pin(1)
+    described = host.describe()
+    found |= family.measure_calls()
+    click.echo(family.render(found))
+    if recorded:
+        (record.DIRECTORY / "calls.json").write_text(family.to_json(described, found))
+
+
+@main.command()
 @_FILTER
 @_ZOO
 def accuracy(pattern: str, directory: Path) -> None:
