@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,7 +131,14 @@ def cache_folder() -> Path:
 
 
 def _on_disk(name: str, make, target: CpuTarget) -> Path:
-    return _cached(name, lambda folder: _build(folder, make(), target))
+    def build(folder: Path) -> Path:
+        # The very first time, the C compiler works beside TVM.
+        with ThreadPoolExecutor(2) as beside:
+            stub = beside.submit(_cached, "stub", _build_stub)
+            beside.submit(_cached, "runtime", _build_runtime)
+            return _build(folder, make(), target, stub)
+
+    return _cached(name, build)
 
 
 def _cached(name: str, build: Callable[[Path], Path]) -> Path:
@@ -162,7 +170,9 @@ def _whole(path: Path) -> bool:
     return hashlib.sha256(body).digest() == digest
 
 
-def _build(folder: Path, functions: Mapping[str, PrimFunc], target: CpuTarget) -> Path:
+def _build(
+    folder: Path, functions: Mapping[str, PrimFunc], target: CpuTarget, stub: Future[Path]
+) -> Path:
     import tvm
 
     from lowgemm import codegen
@@ -173,8 +183,7 @@ def _build(folder: Path, functions: Mapping[str, PrimFunc], target: CpuTarget) -
         {name: unaligned(f.with_attr("global_symbol", name)) for name, f in functions.items()}
     )
     (folder / "kernels.o").write_bytes(emit_object(module, codegen.llvm_target(target)))
-    stub = _cached("stub", _build_stub)
-    return _link(folder, "library.so", "kernels.o", str(stub))
+    return _link(folder, "library.so", "kernels.o", str(stub.result()))
 
 
 def _build_runtime(folder: Path) -> Path:
