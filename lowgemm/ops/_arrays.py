@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from lowgemm import targets
 from lowgemm.errors import InputError, TargetError
 from lowgemm.targets import CpuTarget
 
-# Sizes in kernels are 32-bit integers.
+# Sizes and positions in kernels are 32-bit integers.
 _MOST_ELEMENTS = 2**31 - 1
 
 
@@ -23,7 +24,7 @@ def array(value: Any, name: str, most: float = _MOST_ELEMENTS) -> np.ndarray:
     """`value` as a numpy array over the same memory, of at most `most` elements.
 
     Raises:
-        OperandError: it is no array on the CPU, too large, or not aligned to its elements.
+        OperandError: it is no array on the CPU, too large, of foreign byte order, or not aligned to its elements.
     """
     if not isinstance(value, np.ndarray):
         if not hasattr(value, "__dlpack__"):
@@ -82,13 +83,43 @@ def positive_scale(value: Any, name: str) -> np.ndarray:
     """Scales as float32, each finite and above zero.
 
     Raises:
-        OperandError: one is zero, negative, infinite or NaN.
+        OperandError: one is zero, negative, infinite or NaN, or there is none.
     """
-    scale = np.asarray(value, np.float32)
+    with np.errstate(over="ignore"):
+        scale = np.asarray(value, np.float32)
+    if not scale.size:
+        raise OperandError(f"{name}: expected at least one scale")
     if not (np.isfinite(scale) & (scale > 0)).all():
         bad = scale[~(np.isfinite(scale) & (scale > 0))].flat[0]
         raise OperandError(f"{name}: expected finite scales above zero, got {bad}")
     return scale
+
+
+def one_scale(value: Any, name: str) -> np.float32:
+    """One scale, as `positive_scale` has it.
+
+    Raises:
+        OperandError: it is zero, negative, infinite or NaN, or there are several.
+    """
+    if np.ndim(value):
+        raise OperandError(f"{name}: expected one scale, got shape {np.shape(value)}")
+    return np.float32(positive_scale(value, name))
+
+
+def integer(value: Any, name: str, low: int, high: int | None = None) -> int:
+    """`value`, an integer of Python or numpy, from `low` to `high`.
+
+    Raises:
+        OperandError: it is another.
+    """
+    wanted = f"an integer from {low}" + ("" if high is None else f" to {high}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise OperandError(f"{name}: expected {wanted}, got {value!r}") from None
+    if number < low or (high is not None and number > high):
+        raise OperandError(f"{name}: expected {wanted}, got {number}")
+    return number
 
 
 def level(target: str | CpuTarget) -> CpuTarget:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -101,7 +102,7 @@ class Call:
                 axis = rows[index] if rows is not None else None
                 if axis is not None:
                     number = value.shape[axis]
-                    self._row_bytes[index] = value.strides[0] if axis == 0 else -value.itemsize
+                    self._row_bytes[index] = _row_bytes(value) if axis == 0 else -value.itemsize
                 self._describe(index, value, axis == 0)
             elif isinstance(value, float):
                 self._any[index] = _Any(_FLOAT, 0, _bits(value))
@@ -127,6 +128,8 @@ class Call:
         strides = 0
         if not array.flags.c_contiguous:
             inner = [s // size for s in array.strides]
+            if array.shape[-1] == 1:
+                inner[-1] = 1  # numpy leaves anything there
             sizes[len(shape) :] = [0, *inner] if by_rows else inner
             strides = ctypes.addressof(sizes) + 8 * len(shape)
         kind = array.dtype
@@ -179,6 +182,13 @@ class Call:
         """
         if self._run(self._address) != 0:
             raise KernelError(self._runtime.message() or "a kernel failed in a worker thread")
+
+
+def _row_bytes(array: np.ndarray) -> int:
+    """From a row to the next. Of no rows or one, numpy leaves any stride; the array may be bound to more later."""
+    if not array.flags.c_contiguous:
+        return array.strides[0]
+    return array.itemsize * math.prod(array.shape[1:])
 
 
 def _bits(value: float) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lowgemm.ops._arrays import OperandError, array, expect, level, positive_scale
+from lowgemm.ops._arrays import OperandError, array, expect, integer, level, one_scale
 from lowgemm.ops._call import Call
 from lowgemm.ops._library import Library, kernels
 from lowgemm.ops._output import EIGHT_BIT, Output, store_type
@@ -28,9 +28,9 @@ class Quantize:
     """That the left matrix is float32 and is quantized to uint8 while it is packed.
 
     `range` says where scale and zero point come from: "static", from here; "tensor" or "row", from the least and the
-    greatest element of each call's matrix, or of each of its rows, by `quant.choose_qparams`. The code of x is
-    clamp(rint(x * (1 / scale)) + zero_point), ties to even, FBGEMM's rule. The scales that "tensor" and "row" find
-    multiply the real output, whose multiplier is then that of the weight alone.
+    greatest element of each call's matrix, or of each of its rows (in groups: of each group's part of a row), by
+    `quant.choose_qparams`. The code of x is clamp(rint(x * (1 / scale)) + zero_point), ties to even, FBGEMM's rule. The
+    scales that "tensor" and "row" find multiply the real output, whose multiplier is then that of the weight alone.
     """
 
     range: Literal["static", "tensor", "row"] = "static"
@@ -64,7 +64,7 @@ class PackedGemm:
     def __call__(
         self,
         a: Any,
-        out: np.ndarray | None = None,
+        out: Any = None,
         *,
         row_scale: Any = None,
         row_zero_point: Any = None,
@@ -75,7 +75,8 @@ class PackedGemm:
         Args:
             a: `(..., rows, groups * depth)` in the dtype packed for. The elements of each row are adjacent, or, in a
                 transposed matrix, those of each column.
-            out: where to write, `(..., rows, columns)`, the elements of each row adjacent; else a new array.
+            out: where to write, `(..., rows, columns)`, the elements of each row adjacent and rows apart; else a new
+                array.
             row_scale: float32 `(..., rows)`, if the output stage has one.
             row_zero_point: int32 `(..., rows)`, if packed with `a_zero_point="row"`.
             residual: of the output's shape, if the output stage has one.
@@ -174,10 +175,12 @@ class PackedGemm:
         expect(out, "out", self._out.name, shape)
         if not out.flags.writeable:
             raise OperandError("out: expected an array that can be written to")
-        if out.size and out.strides[-1] != out.itemsize:
-            raise OperandError(
-                f"out: expected adjacent elements in rows, got strides {out.strides}"
-            )
+        if out.size:
+            apart = out.shape[-1] * out.itemsize
+            if _scattered(out) or (out.shape[-2] > 1 and out.strides[-2] < apart):
+                raise OperandError(
+                    f"out: expected adjacent elements in rows, and rows one after the other, got strides {out.strides}"
+                )
         return out
 
     def _calls(self, a, out, row_scale, row_zero_point, residual) -> list[Call]:
@@ -246,8 +249,12 @@ class PackedGemm:
             wanted = output.residual.dtype
             kinds = (wanted, "uint16") if wanted == "bfloat16" else wanted
             expect(other, "residual", kinds, out.shape)
-            if other.size and other.strides[-1] != other.itemsize:
-                raise OperandError("residual: expected adjacent elements in rows")
+            if other.size and (
+                _scattered(other) or (other.shape[-2] > 1 and other.strides[-2] <= 0)
+            ):
+                raise OperandError(
+                    f"residual: expected adjacent elements in rows, got strides {other.strides}"
+                )
             found["other"] = other.view(np.uint16) if wanted == "bfloat16" else other
         for name in ("row_scale", "row_zero"):
             if name in found:
@@ -255,18 +262,14 @@ class PackedGemm:
         return found
 
     def _call(self, part: _Part, a, out, pieces: dict[str, np.ndarray], quantize) -> Call:
-        transposed = a.size > 0 and a.strides[1] != a.itemsize and a.strides[0] == a.itemsize
-        if a.size and not transposed and a.shape[1] > 1 and a.strides[1] != a.itemsize:
-            raise OperandError(
-                f"a: expected adjacent elements in rows or columns, got strides {a.strides}"
-            )
+        transposed = _is_transposed(a)
         strided = not all(
             x.flags.c_contiguous for x in (out, *pieces.values()) if x.ndim == 2
         ) or not (transposed or a.flags.c_contiguous)
         variant = self._variant(transposed, strided)
         if self.output.dtype == "bfloat16":
             out = out.view(np.uint16)
-        arrays: list[np.ndarray] = [_rows_of(a) if not transposed else _columns_of(a), part.packed]
+        arrays: list[np.ndarray] = [_columns_of(a) if transposed else a, part.packed]
         axes: list[int | None] = [1 if transposed else 0, None]
         if quantize is not None:
             arrays.append(quantize)
@@ -411,12 +414,13 @@ def pack_gemm(
     expect(b, "b", ("int8", "uint8"))
     if b.ndim not in (2, 3):
         raise OperandError(f"b: expected 2 axes, or 3 for a batch, got shape {b.shape}")
-    if not isinstance(groups, int) or groups < 1:
-        raise OperandError(f"groups: expected a positive integer, got {groups!r}")
+    groups = integer(groups, "groups", 1)
     if b.ndim == 3 and groups > 1:
         raise OperandError("groups: a batch of right matrices takes none")
     if a_dtype not in EIGHT_BIT:
         raise OperandError(f"a_dtype: expected uint8 or int8, got {a_dtype}")
+    if b.size == 0:
+        raise OperandError(f"b: expected at least one row and one column, got shape {b.shape}")
     batched = b.ndim == 3
     stack = np.swapaxes(b, -1, -2) if transposed else b
     if batched:
@@ -428,15 +432,9 @@ def pack_gemm(
             raise OperandError(f"groups: {groups} do not divide b of shape {b.shape}")
         matrices = np.split(stack, groups, axis)
     depth, columns = matrices[0].shape
-    if depth == 0 or columns == 0:
-        raise OperandError(f"b: expected at least one row and one column, got shape {b.shape}")
-    row_zero = "given" if a_zero_point == "row" else ""
-    if quantize is not None:
-        row_zero, a_zero_point = _check_quantize(quantize, a_dtype, a_zero_point, output)
+    row_zero, point = _left_zero_point(a_dtype, a_zero_point, quantize)
     zeros = _weight_zeros(b_zero_point, b.dtype, columns, groups if not batched else len(matrices))
-    points = a_zero_point if isinstance(a_zero_point, int) else None
-    kind = "uint8" if quantize else a_dtype
-    _check_depth(depth, kind, points, zeros)
+    _check_depth(depth, a_dtype, point, zeros)
     chosen = level(target)
     options = _checked_options(
         depth=depth,
@@ -460,40 +458,47 @@ def pack_gemm(
         own = zeros[number]
         sums = w.sum(0, dtype=np.int64)
         # Rows' own zero points come as they are; that the kernel's operand is moved by `flip` goes into the offset.
-        point = flip if row_zero else int(points or 0) + flip
-        arrays = _column_arrays(options, sums, own, point, slot)
+        moved = (point or 0) + flip
+        arrays = _column_arrays(options, sums, own, moved, slot)
         parts.append(
-            _Part(_packed(options.packing, w.astype(np.int8)), sums, own, point, slot, arrays)
+            _Part(_packed(options.packing, w.astype(np.int8)), sums, own, moved, slot, arrays)
         )
     return PackedGemm(parts, options)
 
 
-def _check_quantize(quantize: Quantize, a_dtype: str, a_zero_point, output: Output):
-    if a_dtype != "uint8" or a_zero_point != 0:
+def _left_zero_point(
+    a_dtype: str, zero_point: Any, quantize: Quantize | None
+) -> tuple[str, int | None]:
+    """Where rows have zero points of their own from ("", "given" or "found"), and else the one of all."""
+    low = 0 if a_dtype == "uint8" else -128
+    if quantize is None:
+        if isinstance(zero_point, str) and zero_point == "row":
+            return "given", None
+        return "", integer(zero_point, "a_zero_point", low, low + 255)
+    if a_dtype != "uint8" or not isinstance(zero_point, int) or zero_point != 0:
         raise OperandError("a_dtype, a_zero_point: with quantize they are uint8 and quantize's own")
     if quantize.range not in ("static", "tensor", "row"):
         raise OperandError(f"quantize.range: expected static, tensor or row, got {quantize.range}")
-    if quantize.range == "static":
-        scale = positive_scale(quantize.scale, "quantize.scale")
+    if quantize.range != "static":
+        return "found", None
+    scale = one_scale(quantize.scale, "quantize.scale")
+    with np.errstate(over="ignore"):
         if not np.isfinite(np.float32(1) / scale):
             raise OperandError(f"quantize.scale: its reciprocal is not finite: {scale}")
-        if not 0 <= quantize.zero_point <= 255:
-            raise OperandError(f"quantize.zero_point: expected 0 to 255, got {quantize.zero_point}")
-        return "", int(quantize.zero_point)
+    return "", integer(quantize.zero_point, "quantize.zero_point", 0, 255)
+
+
+def _checked_options(**fields) -> _Options:
+    options = _Options(**fields)
+    output = options.output
+    if options.quantize is None or options.quantize.range == "static":
+        return options
     if output.dtype == "int32" or output.rounding == "fixed_point":
         raise OperandError("quantize: a range found at run time needs a real output stage")
     if output.row_scale:
         raise OperandError("output.row_scale: a range found at run time is the row's scale")
     if output.dtype in EIGHT_BIT and output.bias is not None and output.bias.dtype == np.float32:
         raise OperandError("output.bias: expected int32 where rows have scales of their own")
-    return "found", 0
-
-
-def _checked_options(**fields) -> _Options:
-    options = _Options(**fields)
-    dynamic = options.quantize is not None and options.quantize.range != "static"
-    if dynamic and (options.output.dtype == "int32" or options.output.rounding == "fixed_point"):
-        raise OperandError("quantize: a range found at run time needs a real output stage")
     return options
 
 
@@ -524,12 +529,7 @@ def _weight_zeros(zero_point, dtype: np.dtype, columns: int, parts: int) -> np.n
 def _check_depth(depth: int, a_dtype: str, a_zero_point: int | None, zeros: np.ndarray) -> None:
     """Refuse a depth at which the exact sum of some left matrix would not fit 32 bits."""
     low, high = (0, 255) if a_dtype == "uint8" else (-128, 127)
-    if a_zero_point is None:
-        most = high - low
-    else:
-        if not low <= a_zero_point <= high:
-            raise OperandError(f"a_zero_point: expected {low} to {high}, got {a_zero_point}")
-        most = max(high - a_zero_point, a_zero_point - low)
+    most = 255 if a_zero_point is None else max(high - a_zero_point, a_zero_point - low)
     weight = max(127 - int(zeros.min()), int(zeros.max()) + 128)
     limit = (2**31 - 1) // (most * weight)
     if depth > limit:
@@ -598,14 +598,29 @@ def _argument_names(output: dict[str, Any], dynamic: bool) -> list[str]:
     return [name for name, present in wanted.items() if present]
 
 
-def _rows_of(a: np.ndarray) -> np.ndarray:
-    return a
+def _scattered(matrix: np.ndarray) -> bool:
+    """Whether the elements of a row are not adjacent."""
+    return matrix.shape[-1] > 1 and matrix.strides[-1] != matrix.itemsize
+
+
+def _is_transposed(a: np.ndarray) -> bool:
+    """Whether it is the columns of `(rows, depth)` whose elements are adjacent.
+
+    Raises:
+        OperandError: neither they are nor those of rows, or rows or columns do not follow one another in memory.
+    """
+    rows, depth = a.shape
+    down, across = (stride // a.itemsize for stride in a.strides)
+    if not rows or ((depth == 1 or across == 1) and (rows == 1 or down > 0)):
+        return False
+    if (rows == 1 or down == 1) and across >= rows:
+        return True
+    raise OperandError(f"a: expected adjacent elements in rows or columns, got strides {a.strides}")
 
 
 def _columns_of(a: np.ndarray) -> np.ndarray:
     """The transpose, as `(depth, pitch)` with the pitch that memory has."""
-    turned = a.T
-    pitch = turned.strides[0] // turned.itemsize if turned.shape[0] > 1 else turned.shape[1]
+    pitch, size = a.strides[1] // a.itemsize, a.itemsize
     return np.lib.stride_tricks.as_strided(
-        turned, (turned.shape[0], max(pitch, turned.shape[1])), turned.strides, writeable=False
+        a, (a.shape[1], pitch), (pitch * size, size), writeable=False
     )

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lowgemm.ops._arrays import OperandError, positive_scale
+from lowgemm.ops._arrays import OperandError, array, integer, one_scale, positive_scale
 from lowgemm.quant import choose_fixed_point, sum_factors
 
 EIGHT_BIT = ("uint8", "int8")
@@ -77,11 +77,20 @@ class Output:
         _one_of("dtype", self.dtype, kinds)
         _one_of("rounding", self.rounding, ("rne", "fixed_point"))
         _one_of("activation", self.activation, (None, "relu", "relu6", "leaky_relu"))
+        for name in ("bias", "table"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, array(getattr(self, name), name))
         codes = self.dtype in EIGHT_BIT
+        if not codes and self.zero_point != 0:
+            raise OperandError(f"zero_point: {self.dtype} output takes none")
+        if not np.isfinite(np.float32(self.slope)):
+            raise OperandError(f"slope: expected a finite number, got {self.slope}")
         if self.dtype == "int32":
             for name in ("multiplier", "activation", "residual", "table"):
                 if getattr(self, name) is not None:
                     raise OperandError(f"{name}: int32 output takes none")
+            if self.rounding != "rne":
+                raise OperandError("rounding: int32 output takes none")
             if self.row_scale or (self.bias is not None and self.bias.dtype != np.int32):
                 raise OperandError("bias, row_scale: int32 output takes an int32 bias and no scale")
             return
@@ -101,10 +110,7 @@ class Output:
 
     def _check_codes(self) -> None:
         limits = np.iinfo(self.dtype)
-        if not limits.min <= self.zero_point <= limits.max:
-            raise OperandError(
-                f"zero_point: expected {limits.min} to {limits.max}, got {self.zero_point}"
-            )
+        integer(self.zero_point, "zero_point", int(limits.min), int(limits.max))
         if self.bias is not None and self.bias.dtype == np.float32 and self.bias_scale is None:
             raise OperandError("bias_scale: a float32 bias and 8-bit output need it")
         if self.bias is not None and self.bias.dtype == np.float32 and self.row_scale:
@@ -112,11 +118,9 @@ class Output:
         if self.scale is None and (self.activation == "relu6" or self.residual):
             raise OperandError("scale: relu6 and a residual need the output's scale")
         if self.scale is not None:
-            positive_scale(self.scale, "scale")
+            one_scale(self.scale, "scale")
         if self.residual:
-            _one_of("residual", self.residual.dtype, EIGHT_BIT)
-            positive_scale(self.residual.scale, "residual.scale")
-            positive_scale(self.residual.sum_scale, "residual.sum_scale")
+            self._check_residual(self.residual)
         if self.table is not None and (
             self.table.dtype.name != self.dtype or self.table.shape != (256,)
         ):
@@ -128,6 +132,20 @@ class Output:
                 raise OperandError("bias: fixed_point takes int32")
             if not (np.asarray(self.multiplier) < 1).all():
                 raise OperandError("multiplier: fixed_point takes multipliers below 1")
+            least = float(np.min(np.asarray(self.multiplier, np.float32)))
+            try:
+                choose_fixed_point(least)
+            except ValueError as error:
+                raise OperandError(f"multiplier: {error}") from None
+
+    def _check_residual(self, residual: Residual) -> None:
+        _one_of("residual", residual.dtype, EIGHT_BIT)
+        one_scale(residual.scale, "residual.scale")
+        one_scale(residual.sum_scale, "residual.sum_scale")
+        for name, dtype in (("zero_point", residual.dtype), ("sum_zero_point", self.dtype)):
+            limits = np.iinfo(dtype)
+            value = getattr(residual, name)
+            integer(value, f"residual.{name}", int(limits.min), int(limits.max))
 
     def form(self, weight_zero: bool, row_zero: bool) -> dict[str, Any]:
         """The fields of `topi.OutputForm`: what decides the code."""
@@ -206,8 +224,9 @@ class Output:
                 low = max(low, zero_point)
             if self.activation == "relu6":
                 assert scale
-                six = int(np.rint(np.float32(6) / np.float32(scale)))
-                high = min(high, six + zero_point)
+                with np.errstate(over="ignore"):
+                    six = np.rint(np.float32(6) / np.float32(scale))
+                high = int(min(high, six + zero_point))
         return low, high
 
 
