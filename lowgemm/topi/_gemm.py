@@ -166,13 +166,13 @@ def _row_params(element, rows, depth: int):
     small = const(6.1e-5)
     scales = te.compute(
         rows,
-        lambda t, x: tirx.Select(wide(raw[t, x]) < small, f32(6.1e-5), raw[t, x]),
+        lambda t, x: tirx.Select(raw[t, x] < f32(6.1e-5), f32(6.1e-5), raw[t, x]),
         name="row_scales",
     )
 
     def zero(t, x):
         lo, hi, scale = wide(low(t, x)), wide(high(t, x)), wide(scales[t, x])
-        tiny = wide(raw[t, x]) < small
+        tiny = raw[t, x] < f32(6.1e-5)
         stretch = small / wide(raw[t, x])
         span = small * const(255.0)
         new_lo = tirx.Select(
