@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from gemm_check import Product, operands, same, with_stride
 from numpy.lib.stride_tricks import as_strided, sliding_window_view
 
 from lowgemm import ops
 from lowgemm.tiling import MOST_ROWS
 
+from gemm_check import Product, operands, same, with_stride
 from isa import isas
 from kernels import HARD_DATA, full_range
 
