@@ -6,6 +6,8 @@ _TASKS_PER_THREAD = 4
 
 def parallel_loss(extent: int, threads: int) -> float:
     """The time of a parallel loop of equal iterations over that of one divided evenly: at least 1."""
+    if threads == 1:
+        return 1.0
     stretch = -(-extent // (_TASKS_PER_THREAD * threads))
     tasks = -(-extent // stretch)
     return -(-tasks // threads) * stretch * threads / extent

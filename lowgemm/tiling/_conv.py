@@ -11,6 +11,12 @@ FEW_PIXELS = 400
 # A kernel of fewer multiply-accumulates takes some 2 us: waking a second thread gains nothing, and may wait for a CPU.
 SERIAL_MACS = 1_000_000
 
+# AVX2's choices, from spaces that were measured in full on a Zen 3 (benchmarks/records/tuning-spaces.json). Fewer
+# pixels than this do not pay for storing weights again in 16 bits:
+_AVX2_WIDENED = 128
+# Dot-product groups of one output from which on its first and last instructions do not matter.
+_AVX2_LONG = 64
+
 
 @dataclass(frozen=True)
 class ConvConfig:
@@ -68,7 +74,7 @@ def default_conv_config(shape: ConvShape, target: CpuTarget, threads: int = 1) -
     lanes = target.lanes if shape.out_channels > 8 else 8
     packing = ConvPacking.of(shape, dot_layout(target, lanes))
     panels = packing.panels // packing.groups
-    rows, columns, vectors = _register_tile(shape, target, panels)
+    rows, columns, vectors = _register_tile(shape, target, panels, _steps(packing))
     pixels = shape.out_height * shape.out_width
     weights = shape.taps * shape.in_channels * shape.out_channels // shape.groups
     tile_rows = -(-shape.out_height // rows)
@@ -92,13 +98,47 @@ def default_conv_config(shape: ConvShape, target: CpuTarget, threads: int = 1) -
             key=lambda d: parallel_loss(panels // vectors * d, threads) * (0.85 + 0.15 * d),
         )
     # A weight that meets fewer pixels than this is not worth storing again.
-    widen = target.dot_depth == 2 and pixels > 4 * columns
+    widen = target.dot_depth == 2 and pixels > (_AVX2_WIDENED if _is_avx2(target) else 4 * columns)
     prefetch = order == "panels" and not widen and pixels > 1
-    return ConvConfig(rows, columns, vectors, lanes, 1, order, block, widen, prefetch)
+    unroll = _unroll(packing, target, rows * columns * vectors)
+    return ConvConfig(rows, columns, vectors, lanes, unroll, order, block, widen, prefetch)
 
 
-def _register_tile(shape: ConvShape, target: CpuTarget, panels: int) -> tuple[int, int, int]:
-    """(rows, columns, vectors) with the least waste on this shape; larger tiles where several waste the same."""
+def _is_avx2(target: CpuTarget) -> bool:
+    """Whether products take a register beside the accumulators, and there are sixteen."""
+    return target.registers == 16 and target.dot_depth == 2
+
+
+def _steps(packing: ConvPacking) -> int:
+    """Dot-product groups that one output sums."""
+    return packing.tap_rows * packing.tap_cols * packing.padded_run // packing.layout.depth
+
+
+def _unroll(packing: ConvPacking, target: CpuTarget, dots: int) -> int:
+    """Two steps at once where registers are left for it and the sum is long: 3% on AVX2."""
+    inner = packing.padded_run // packing.layout.depth
+    useful = _is_avx2(target) and 4 <= dots <= 8 and _steps(packing) >= _AVX2_LONG
+    return 2 if useful and inner % 2 == 0 else 1
+
+
+def _avx2_pressure(dots: int, vectors: int, steps: int) -> float:
+    """What a tile of `dots` accumulators costs beside its instructions.
+
+    With few registers left, loads wait for one; and the results of a short sum are many instructions in a row, during
+    which a large tile multiplies nothing.
+    """
+    free = 16 - dots - vectors - (1 if vectors == 1 else 2)
+    waiting = 1.06 if free < 2 else 1.03 if free < 4 else 1.0
+    return waiting * (1 + 0.02 * dots if steps < _AVX2_LONG else 1.0)
+
+
+def _register_tile(
+    shape: ConvShape, target: CpuTarget, panels: int, steps: int
+) -> tuple[int, int, int]:
+    """(rows, columns, vectors) with the least waste on this shape; larger tiles where several waste the same.
+
+    `steps` are the dot-product groups that one output sums.
+    """
     best: tuple[float, tuple[int, int, int]] | None = None
     # Of one pixel, each weight vector is used once, straight from memory: only chains of accumulators count.
     one = shape.out_images * shape.out_height * shape.out_width == 1
@@ -124,6 +164,8 @@ def _register_tile(shape: ConvShape, target: CpuTarget, panels: int) -> tuple[in
                 per_dot = 2 if target.dot_depth == 2 else 1
                 dots = rows * columns * vectors
                 cost = waste * (per_dot * dots + 0.5 * (rows * columns + vectors) + 2.0) / dots
+                if _is_avx2(target) and not one:
+                    cost *= _avx2_pressure(dots, vectors, steps)
                 if best is None or cost < best[0] - 1e-9:
                     best = (cost, (rows, columns, vectors))
     assert best is not None
