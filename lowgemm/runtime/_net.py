@@ -118,7 +118,7 @@ class Net:
         return BoundNet(self, inputs, outputs)
 
     def profile(self, inputs: dict[str, np.ndarray], repeat: int = 10) -> list[dict[str, Any]]:
-        """Run `repeat` times and return, for every step: layer, kernel, shape, macs, median seconds, fastest.
+        """Run `repeat` times and return, for every step: layer, kernel, shape, macs, median seconds.
 
         `shape` is that of the tensor the step writes, as it is stored: NHWC for 8-bit maps.
         """
@@ -140,8 +140,7 @@ class Net:
                     row[index] = info.nanoseconds * 1e-9
             (variant,) = (v for v in self.manifest["variants"] if v["level"] == self.level)
             rows = []
-            typical, least = np.median(times, axis=0), times.min(axis=0)
-            for index, (seconds, fastest) in enumerate(zip(typical, least, strict=True)):
+            for index, seconds in enumerate(np.median(times, axis=0)):
                 library.lowgemm_step(context.handle, index, ctypes.byref(info))
                 rows.append(
                     {
@@ -150,7 +149,6 @@ class Net:
                         "shape": tuple(variant["steps"][index]["shape"]),
                         "macs": int(info.macs),
                         "seconds": float(seconds),
-                        "fastest": float(fastest),
                     }
                 )
             return rows
@@ -234,6 +232,20 @@ class BoundNet:
         """Compute `outputs` from what `inputs` hold now."""
         self._net._run(self._context)
         return self.outputs
+
+    def step_seconds(self) -> list[float]:
+        """Compute once, and return the seconds of every step of the manifest's variant of this level."""
+        library, handle, info = self._net._library, self._context.handle, StepInfo()
+        library.lowgemm_set_profiling(handle, 1)
+        try:
+            self._net._run(self._context)
+        finally:
+            library.lowgemm_set_profiling(handle, 0)
+        seconds = []
+        for index in range(library.lowgemm_num_steps(handle)):
+            library.lowgemm_step(handle, index, ctypes.byref(info))
+            seconds.append(info.nanoseconds * 1e-9)
+        return seconds
 
 
 def _check_names(arrays: Mapping[str, np.ndarray], ports: tuple[_Port, ...], kind: str) -> None:

@@ -1,6 +1,7 @@
 """The process that measures: every job in a child of its own, which may crash, hang or take too much memory."""
 
 import ctypes
+import functools
 import json
 import math
 import os
@@ -16,6 +17,7 @@ import numpy as np
 
 from lowgemm.errors import LowgemmError
 from lowgemm.runtime import load
+from lowgemm.targets.peak import cache_sizes
 from lowgemm.tune._worker import Json, serve, signal_name
 
 _POLL_SECONDS = 0.01
@@ -100,25 +102,69 @@ def _be_the_child(job: Json, write: int) -> None:
         os._exit(status)
 
 
+class _Timed:
+    """A library whose kernels are timed."""
+
+    def __init__(self, path: str, threads: int, inputs: dict[str, np.ndarray]) -> None:
+        net = load(path, threads=threads)
+        (variant,) = net.manifest["variants"]
+        self._multiplies = [step["macs"] > 0 for step in variant["steps"]]
+        self._net = net.bind(inputs)
+        self._runs = 1
+
+    def outputs(self) -> list[np.ndarray]:
+        """What it computes."""
+        return [*self._net().values()]
+
+    def calibrate(self, seconds: float) -> None:
+        """Let turns take about so many seconds."""
+        start = time.perf_counter()
+        self._run()
+        once = time.perf_counter() - start
+        self._runs = int(min(max(seconds / once, _LEAST_RUNS), _MOST_RUNS))
+
+    def turn(self) -> float:
+        """Seconds of the fastest of some runs."""
+        return min(self._run() for _ in range(self._runs))
+
+    def _run(self) -> float:
+        """Seconds of the kernels that multiply alone: what moves data around them in this model of one operator is not
+        there inside another. Inputs have just been written, weights are not in the second cache, as inside a model."""
+        _flush()
+        seconds = self._net.step_seconds()
+        return sum(s for s, counts in zip(seconds, self._multiplies, strict=True) if counts)
+
+
+def _flush() -> None:
+    np.add(_buffer(), 1, out=_buffer())
+
+
+@functools.cache
+def _buffer() -> np.ndarray:
+    """As large as the second cache, or as a common one: writing it takes less time than idle workers stay awake."""
+    return np.zeros(cache_sizes().get("L2", 1 << 20), np.uint8)
+
+
 def _measure(job: Json) -> Json:
     with np.load(job["data"]) as data:
         inputs = {name[3:]: data[name] for name in data.files if name.startswith("in_")}
         expected = data["expected"]
-    candidate = load(job["candidate"], threads=job["threads"])
-    (found,) = candidate(inputs).values()
+    candidate = _Timed(job["candidate"], job["threads"], inputs)
+    (found,) = candidate.outputs()
     if found.dtype != expected.dtype or not np.array_equal(found, expected):
         wrong = np.count_nonzero(found != expected)
         return {"failure": f"wrong result: {wrong} of {expected.size} values"}
     incumbent = candidate
     if job["incumbent"]:
-        incumbent = load(job["incumbent"], threads=job["threads"])
-    taken: tuple[list[float], list[float]] = ([], [])
+        incumbent = _Timed(job["incumbent"], job["threads"], inputs)
     nets = (incumbent, candidate)
-    runs = [_turn_runs(net, inputs) for net in nets]
+    for net in nets:
+        net.calibrate(_TURN_SECONDS)
+    taken: tuple[list[float], list[float]] = ([], [])
     ratios: list[float] = []
     for _ in range(job["rounds"]):
-        for net, count, times in zip(nets, runs, taken, strict=True):
-            times.append(_turn(net, inputs, count))
+        for net, times in zip(nets, taken, strict=True):
+            times.append(net.turn())
         ratios.append(taken[1][-1] / taken[0][-1])
         if len(ratios) >= _LEAST_ROUNDS and min(ratios) > _HOPELESS:
             break
@@ -140,18 +186,6 @@ def compare(ratios: list[float]) -> dict[str, Any]:
     middle = statistics.median(logs)
     deviation = 1.4826 * statistics.median(abs(v - middle) for v in logs)
     return {"ratio": math.exp(middle), "noise": 1.2533 * deviation / math.sqrt(len(logs))}
-
-
-def _turn_runs(net, inputs) -> int:
-    once = max(_turn(net, inputs, 1), 1e-7)
-    return int(min(max(_TURN_SECONDS / once, _LEAST_RUNS), _MOST_RUNS))
-
-
-def _turn(net, inputs, runs: int) -> float:
-    """Seconds of the fastest of `runs` runs, of the kernels that multiply alone: what moves data around them in this
-    model of one operator is not there inside another."""
-    rows = net.profile(inputs, repeat=runs)
-    return sum(row["fastest"] for row in rows if row["macs"])
 
 
 if __name__ == "__main__":

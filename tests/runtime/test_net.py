@@ -244,6 +244,13 @@ def test_profile(net: lowgemm.Net) -> None:
     assert all(0 < s["seconds"] < 1 for s in steps)
 
 
+def test_a_bound_net_tells_the_time_of_each_step(net: lowgemm.Net) -> None:
+    bound = net.bind({"x": X})
+    seconds = bound.step_seconds()
+    assert len(seconds) == 2 and all(0 < s < 1 for s in seconds)
+    assert np.array_equal(bound.outputs["y"], Y)
+
+
 def test_manifest(net: lowgemm.Net) -> None:
     manifest = net.manifest
     assert manifest["name"] == "test"
