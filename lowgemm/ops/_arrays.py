@@ -79,6 +79,16 @@ def contiguous(value: np.ndarray, name: str) -> np.ndarray:
     return value
 
 
+def one_of(name: str, value: Any, allowed: Sequence) -> None:
+    """Refuse a `value` that is not `allowed`.
+
+    Raises:
+        OperandError: it is not.
+    """
+    if value not in allowed:
+        raise OperandError(f"{name}: expected one of {', '.join(map(str, allowed))}, got {value}")
+
+
 def positive_scale(value: Any, name: str) -> np.ndarray:
     """Scales as float32, each finite and above zero.
 
