@@ -10,8 +10,11 @@ from lowgemm.targets import CpuTarget
 from lowgemm.topi import BagForm, narrowed
 from lowgemm.topi import stored as stored_dtype
 
-# How many rows ahead memory is asked for.
+# How many rows ahead memory is asked for, and how many bytes at most.
 _AHEAD = 16
+_AHEAD_BYTES = 16384
+# Of longer rows only the first lines are asked for: the CPU sees the rest coming.
+_MOST_LINES = 32
 _LINE = 64
 # For reading, into the first cache; data, not code.
 _KIND = (0, 3, 1)
@@ -32,6 +35,14 @@ def schedule_bags(form: BagForm, target: CpuTarget) -> tvm.tirx.PrimFunc:
     # Two registers are for scale and bias, two for the codes on their way.
     passes = -(-len(starts) // (target.registers - 4))
     stretch = -(-len(starts) // passes)
+    # Passes are alike, the last one overlapping the one before it; codes begin with whole bytes.
+    per_byte = form.format.per_byte if form.format else 1
+    if passes > 1:
+        starts = [i * lanes for i in range(stretch)]
+    last = (form.columns - stretch * lanes) // per_byte
+    size = _BYTES[form.element]
+    row_bytes = form.row_elements * size
+    ahead = max(1, min(_AHEAD, _AHEAD_BYTES // row_bytes))
     rows, count, bags, unpruned, weight_count = map(
         _vectors.size, ("rows", "count", "bags", "unpruned", "weight_count")
     )
@@ -53,16 +64,15 @@ def schedule_bags(form: BagForm, target: CpuTarget) -> tvm.tirx.PrimFunc:
             build.buffer_store(status, tirx.const(1, "int32"), [0])
 
         def prefetch(place) -> None:
-            index = indices[tirx.min(place + _AHEAD, count - 1)].astype("int64")
+            index = indices[tirx.min(place + ahead, count - 1)].astype("int64")
             if mapping is not None:
                 index = mapping[tirx.min(tirx.max(index, 0), limit - 1)].astype("int64")
             row = build.Bind(index)
-            size = _BYTES[form.element]
-            for line in _lines(form.row_elements * size):
+            for line in _lines(row_bytes):
                 address = tirx.address_of(tirx.BufferLoad(table, [row, line // size]))
                 build.evaluate(tirx.call_intrin("void", "tirx.prefetch", address, *_KIND))
 
-        def add_row(row, place, position, sums, columns) -> None:
+        def add_row(row, place, position, sums, begin) -> None:
             def read(offset, n: int):
                 return load(table, [row, offset], n)
 
@@ -70,35 +80,43 @@ def schedule_bags(form: BagForm, target: CpuTarget) -> tvm.tirx.PrimFunc:
             if weights is not None:
                 weight = build.Bind(weights[place if form.weights == "index" else position])
             factors = tuple(f if f is None else build.Bind(f) for f in form.factors(read, weight))
-            for acc, start in zip(sums, columns, strict=True):
-                total = form.add(load(acc, [0], lanes), read, start, lanes, factors)
+            for acc, start in zip(sums, starts, strict=True):
+                total = form.add(load(acc, [0], lanes), read, begin + start, lanes, factors)
                 store(acc, total, [0], lanes)
 
-        def sum_rows(bag, begin, length, columns, first: bool) -> None:
-            sums = [register(lanes, "float32") for _ in columns]
+        def sum_rows(bag, begin, length, number) -> None:
+            column = 0 if passes == 1 else tirx.min(number * (stretch * lanes // per_byte), last)
+            column = column if passes == 1 else build.Bind(column) * per_byte
+            sums = [register(lanes, "float32") for _ in starts]
             for acc in sums:
                 store(acc, _zeros(lanes), [0], lanes)
             with build.serial(length) as position:
                 place = build.Bind(begin + position)
-                if first:
+                if passes == 1:
                     prefetch(place)
+                else:
+                    when(number == 0, lambda: prefetch(place))
                 index = build.Bind(indices[place].astype("int64"))
 
                 def add() -> None:
                     if mapping is None:
-                        add_row(index, place, position, sums, columns)
+                        add_row(index, place, position, sums, column)
                         return
                     row = build.Bind(mapping[index].astype("int64"))
                     inside = tirx.all(row >= 0, row < rows)
-                    kept = lambda: add_row(row, place, position, sums, columns)  # noqa: E731
+
+                    def kept() -> None:
+                        add_row(row, place, position, sums, column)
+
                     when(row != -1, lambda: when(inside, kept, refuse))
 
                 when(tirx.all(index >= 0, index < limit), add, refuse)
             factor = _reciprocal(length) if form.mean else None
-            for acc, start in zip(sums, columns, strict=True):
+            for acc, start in zip(sums, starts, strict=True):
                 total = load(acc, [0], lanes)
                 total = total if factor is None else total * factor
-                store(dst, narrowed(total, form.result, form.half_up), [bag, start], lanes)
+                value = narrowed(total, form.result, form.half_up)
+                store(dst, value, [bag, column + start], lanes)
 
         if offsets is not None:
             when(tirx.any(offsets[0] != 0, offsets[bags] != count), refuse)
@@ -113,8 +131,11 @@ def schedule_bags(form: BagForm, target: CpuTarget) -> tvm.tirx.PrimFunc:
                 fits.append(length <= weight_count)
 
             def every_pass() -> None:
-                for i in range(0, len(starts), stretch):
-                    sum_rows(bag, begin, length, starts[i : i + stretch], i == 0)
+                if passes == 1:
+                    sum_rows(bag, begin, length, 0)
+                    return
+                with build.serial(passes) as number:
+                    sum_rows(bag, begin, length, number)
 
             when(tirx.all(*fits), every_pass, refuse)
     return made()
@@ -132,7 +153,7 @@ def _column_vectors(columns: int, target: CpuTarget) -> tuple[list[int], int]:
 def _lines(size: int) -> list[int]:
     """Bytes of a row of `size` bytes, one in each line that it lies in, wherever it begins."""
     lines = list(range(0, size, _LINE))
-    return lines if size % _LINE == 0 else [*lines, size - 1]
+    return (lines if size % _LINE == 0 else [*lines, size - 1])[:_MOST_LINES]
 
 
 def _reciprocal(length):
