@@ -57,12 +57,14 @@ def conv(context: Context, node: Node) -> None:
     packing = ConvPacking.of(flat, layout)
     form = topi.ConvForm(
         in_dtype=in_dtype,
-        out_dtype=out_dtype,
+        output=topi.OutputForm(
+            dtype=out_dtype,
+            residual=residual,
+            residual_first="add" in attrs and attrs["add"]["residual_first"],
+        ),
         tile=(config.rows, config.columns),
         staged=schedules.needs_stage(flat, packing, in_dtype, config),
         widen=layout.rhs != "int8" and config.widen,
-        residual=residual,
-        residual_first="add" in attrs and attrs["add"]["residual_first"],
     )
 
     def make():
@@ -75,16 +77,15 @@ def conv(context: Context, node: Node) -> None:
     args = [
         Operand(source.name, (flat.batch, flat.height, flat.width * flat.in_channels), in_dtype),
         program.constant(packing.pack(weight)),
-        program.constant(packing.pad_channels(_bias(attrs, flip=layout.lhs == "uint8"))),
-        program.constant(packing.pad_channels(attrs["scale"])),
     ]
     if form.staged:
         args.append(program.constant(np.array([attrs["in"].zero_point], np.int32)))
-    if attrs["out"] is not None:
-        out = attrs["out"]
-        args.append(
-            program.constant(np.array([out.zero_point, attrs["low"], attrs["high"]], np.float32))
-        )
+    offset = _offset(attrs, flip=layout.lhs == "uint8")
+    args += [
+        program.constant(packing.pad_channels(offset)),
+        program.constant(packing.pad_channels(attrs["scale"])),
+        program.constant(_out_params(attrs)),
+    ]
     if residual:
         add = attrs["add"]
         args.append(Operand(_read(context, node, 1).name, out_shape, residual))
@@ -122,7 +123,7 @@ def _depthwise(context: Context, node: Node, conv: ConvShape) -> None:
     args = [
         program.operand(node.inputs[0], (conv.batch, conv.height, conv.width, conv.in_channels)),
         program.constant(packing.pack(attrs["weight"])),
-        program.constant(packing.pack_channels(_bias(attrs, flip=True))),
+        program.constant(packing.pack_channels(_offset(attrs, flip=True))),
         program.constant(packing.pack_channels(attrs["scale"])),
         program.constant(np.array([source.zero_point], np.int32)),
         program.constant(np.array([final.zero_point, attrs["low"], attrs["high"]], np.float32)),
@@ -163,7 +164,14 @@ def _read(context: Context, node: Node, index: int) -> Operand:
     return context.program.operand(tensor)
 
 
-def _bias(attrs: dict, flip: bool) -> np.ndarray:
+def _out_params(attrs: dict) -> np.ndarray:
+    """`out` of the output stage: zero point, low, high, and a slope that counts for nothing."""
+    out = attrs["out"]
+    values = (0, 0, 0, 0) if out is None else (out.zero_point, attrs["low"], attrs["high"], 0)
+    return np.array(values, np.float32)
+
+
+def _offset(attrs: dict, flip: bool) -> np.ndarray:
     """bias - zero_point * sum w, so that the kernel accumulates raw codes (`flip`: s8 ones moved by 128 to u8)."""
     weight = attrs["weight"].astype(np.int64)
     point = attrs["in"].zero_point + (128 if flip and attrs["in"].dtype == "int8" else 0)

@@ -108,7 +108,7 @@ def schedule_qconv2d(
 
 
 def _vectorize_output(sch, whole, shape, form, yi, xi, pi, lane) -> None:
-    if form.residual and whole:
+    if form.output.residual and whole:
         # A long chain of operations for each vector, one after the other, would fill the CPU's scheduler with waiting
         # instructions. One wide vector over all panels interleaves them.
         sch.vectorize(sch.fuse(pi, lane))

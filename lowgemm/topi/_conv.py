@@ -6,8 +6,8 @@ import tvm
 from tvm import te, tirx
 
 from lowgemm.packing import FLAT, ConvPacking, ConvShape
-from lowgemm.topi import _epilogue
 from lowgemm.topi._blocks import block, image_axes, out_images
+from lowgemm.topi._output import OutputForm, OutputStage
 
 # Of the output.
 _AXES = "n z y x o"
@@ -15,21 +15,18 @@ _AXES = "n z y x o"
 
 @dataclass(frozen=True)
 class ConvForm:
-    """The variant of the operator: dtypes, and what is fused behind the accumulation.
+    """The variant of the operator: input dtype, output stage, and how it is computed.
 
     `tile` is `(rows, columns)` of output pixels that a kernel computes at once: the accumulation is defined on sizes
     rounded up to it (the surplus is computed and dropped), so that no tile needs a guard. `staged` says that the input
-    goes through a padded copy in the operand dtype. `residual` is the dtype of a tensor to add, which is the sum's
-    first operand if `residual_first`.
+    goes through a padded copy in the operand dtype.
     """
 
     in_dtype: str
-    out_dtype: str
+    output: OutputForm
     tile: tuple[int, int]
     staged: bool
     widen: bool
-    residual: str | None = None
-    residual_first: bool = False
 
 
 def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.PrimFunc:
@@ -37,14 +34,14 @@ def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.
 
     acc[n, y, x, o] = sum_{r, c, i} x[n, y*sh + r*dh - top, x*sw + c*dw - left, g(o) + i] * w[o, i, r, c]
 
-    modulo 2^32, where input outside the image is the padding value (the activation's zero point), then the epilogue.
-    In three dimensions n is followed by the plane z, which is to taps t as y is to r.
+    modulo 2^32, where input outside the image is the padding value (the activation's zero point), then the output
+    stage. In three dimensions n is followed by the plane z, which is to taps t as y is to r. An int8 x counts as
+    x + 128 where the target's instruction takes uint8: the output stage's offset knows. With zero points of weights,
+    the places of merged groups' weights that are none must hold them, too.
 
     Arguments of the function, in order:
-        data `(batch, [depth,] height, width * in_channels)` u8 or s8; weight `packing.packed_shape` s8;
-        bias int32 and scale float32 `(panels * lanes,)`; pad int32 `(1,)` if staged; out float32 `(3,)` if the output
-        is 8-bit; with a residual: other, the output's shape, and add float32 `(5,)`;
-        dst `(batch, [od,] oh, ow, out_channels)`.
+        data `(batch, [depth,] height, width * in_channels)` u8 or s8; weight `packing.packed_shape` s8; pad int32 `(1,)`
+        if staged; those of the output stage (columns: `panels * lanes`); dst `(batch, [od,] oh, ow, out_channels)`.
     """
     lanes, depth = packing.layout.lanes, packing.layout.depth
     solid = shape.planes != FLAT
@@ -53,9 +50,7 @@ def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.
     planes = (shape.planes.size,) if solid else ()
     data = te.placeholder((shape.batch, *planes, shape.height, row), form.in_dtype, name="data")
     weight = te.placeholder(packing.packed_shape, "int8", name="weight")
-    bias = te.placeholder((packing.panels * lanes,), "int32", name="bias")
-    scale = te.placeholder((packing.panels * lanes,), "float32", name="scale")
-    args = [data, weight, bias, scale]
+    args = [data, weight]
 
     out_h = -(-shape.out_height // form.tile[0]) * form.tile[0]
     out_w = -(-shape.out_width // form.tile[1]) * form.tile[1]
@@ -84,22 +79,42 @@ def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.
     j = te.reduce_axis((0, packing.padded_run), "j")
     panels_per_group = packing.panels // packing.groups
 
+    def source_row(z, y, r):
+        """Where row `r` of the window of output row `y` lies: ([plane,] row)."""
+        if not solid:
+            return (y * stride_h + r * dil_h,)
+        plane = z[0] * stride_d + r // shape.kernel[0] * shape.planes.dilation
+        return plane, y * stride_h + r % shape.kernel[0] * dil_h
+
+    def group_of(o):
+        return o // (panels_per_group * lanes) if packing.groups > 1 else 0
+
     def accumulate(*at):
         n, *z, y, x, o = at
-        group = o // (panels_per_group * lanes) * packing.group_in if packing.groups > 1 else 0
-        tap = r
-        if solid:
-            z = [z[0] * stride_d + r // shape.kernel[0] * shape.planes.dilation]
-            tap = r % shape.kernel[0]
-        column = (x * stride_w + c * dil_w) * channels + group + j
-        a = source(n, *z, y * stride_h + tap * dil_h, column)
+        column = (x * stride_w + c * dil_w) * channels + group_of(o) * packing.group_in + j
+        a = source(n, *source_row(z, y, r), column)
         w = weights[o // lanes, r, c, j // depth, o % lanes, j % depth]
         return te.sum(a.astype("int32") * w.astype("int32"), axis=[r, c, j])
 
     extents = (*out_images(shape), out_h, out_w, packing.panels * lanes)
     acc = block("acc", _AXES, extents, accumulate)
-    dst = _dst(shape, packing, form, acc, bias, scale, args)
-    return te.create_prim_func([*args, dst])
+    row_sum = None
+    if form.output.weight_zero:
+        row_sum = _window_sums(shape, packing, source, extents[:-1], source_row, (stride_w, dil_w))
+    # Groups fill whole vectors (ConvPacking merges them until they do), so accumulator o is output channel o.
+    out_shape = (*out_images(shape), shape.out_height, shape.out_width, shape.out_channels)
+    stage = OutputStage(form.output, extents[-1], (), out_shape)
+
+    def element(*at):
+        o = at[-1]
+        return stage.element(acc(*at), o, (*at[:-1], group_of(o)), at, row_sum)
+
+    if not holds_codes(shape, packing, form):
+        dst = block("dst", _AXES, out_shape, element)
+    else:
+        codes = block("codes", _AXES, extents, element)
+        dst = block("dst", _AXES, out_shape, lambda *at: codes(*at))
+    return te.create_prim_func([*args, *stage.args, dst])
 
 
 def _strides(shape: ConvShape) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
@@ -144,37 +159,35 @@ def _stage(shape, data, pad, extents, steps, packing):
     return block("stage", "n d h wc", (shape.batch, *extents), stage)
 
 
-def _dst(shape, packing, form, acc, bias, scale, args):
-    # Groups fill whole vectors (ConvPacking merges them until they do), so accumulator o is output channel o.
-    out_shape = (*out_images(shape), shape.out_height, shape.out_width, shape.out_channels)
+def _window_sums(shape, packing, source, pixels, source_row, columns) -> te.Tensor:
+    """sum_{r, c, i} x[n, y*sh + r*dh - top, x*sw + c*dw - left, g + i] of every window, `pixels` and groups.
 
-    def real(*at):
-        return (acc(*at) + bias[at[-1]]).astype("float32") * scale[at[-1]]
+    First over the channels of a pixel, then over the window: the instructions of one vector of outputs more at most.
+    """
+    stride_w, dil_w = columns
+    *outer, row = source.shape
+    width = row // shape.in_channels
 
-    if form.out_dtype == "float32":
-        return block("dst", _AXES, out_shape, real)
-    out = te.placeholder((_epilogue.REQUANTIZE_PARAMS,), "float32", name="out")
-    args.append(out)
-    if form.residual:
-        other = te.placeholder(out_shape, form.residual, name="other")
-        params = te.placeholder((_epilogue.ADD_PARAMS,), "float32", name="add")
-        args.extend([other, params])
+    i = te.reduce_axis((0, packing.group_in), "i")
 
-    def value(*at):
-        stage = (acc(*at), bias[at[-1]], scale[at[-1]], out)
-        if form.residual:
-            q = _epilogue.requantize_add(*stage, other(*at), params, form.residual_first)
-        else:
-            q = _epilogue.requantize(*stage)
-        return q.astype(form.out_dtype)
+    def over_channels(*at):
+        *n, w, g = at
+        index = w * shape.in_channels + g * packing.group_in + i
+        return te.sum(source(*n, index).astype("int32"), axis=i)
 
-    if not holds_codes(shape, packing, form):
-        return block("dst", _AXES, out_shape, value)
-    codes = block("codes", _AXES, acc.shape, value)
-    return block("dst", _AXES, out_shape, lambda *at: codes(*at))
+    extents = (*outer, width, packing.groups)
+    sums = block("channel_sums", "n d h w g", extents, over_channels)
+    r = te.reduce_axis((0, packing.tap_rows), "r")
+    c = te.reduce_axis((0, shape.kernel[1]), "c")
+
+    def over_window(*at):
+        n, *z, y, x, g = at
+        return te.sum(sums(n, *source_row(z, y, r), x * stride_w + c * dil_w, g), axis=[r, c])
+
+    return block("window_sums", "n z y x g", (*pixels, packing.groups), over_window)
 
 
 def holds_codes(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> bool:
     """Whether whole vectors of results are held in a block `codes` first, because they stick out of the output."""
-    eight_bit = form.out_dtype != "float32"
-    return eight_bit and not form.residual and shape.out_channels % packing.layout.lanes != 0
+    ragged = shape.out_channels % packing.layout.lanes != 0
+    return ragged and form.output.eight_bit and not form.output.residual

@@ -38,7 +38,7 @@ class OutputForm:
     """What decides the code of an output stage; everything else is data.
 
     `dtype` is int32, uint8, int8, float32 or bfloat16 (held as uint16). `rounding` is "rne" or "fixed_point" (8-bit
-    outputs). `residual` is the dtype of the added tensor.
+    outputs). `residual` is the dtype of the added tensor, which is a sum of codes' first operand if `residual_first`.
     """
 
     dtype: str = "int32"
@@ -51,6 +51,7 @@ class OutputForm:
     clip: bool = False
     residual: str | None = None
     table: bool = False
+    residual_first: bool = False
 
     @property
     def eight_bit(self) -> bool:
@@ -66,8 +67,8 @@ class OutputForm:
 class OutputStage:
     """The arguments of an output stage as placeholders, and the element it stores.
 
-    `columns` is the number of (padded) output columns, `rows` the shape of what is held for each row, `shape` that of
-    the output. `args` are in the order of the function's arguments:
+    `columns` is the number of (padded) output columns, or their shape where they have several axes, `rows` the shape of
+    what is held for each row, `shape` that of the output. `args` are in the order of the function's arguments:
         offset int32 (columns,);
         weight_zero int32 (columns,) if weight_zero; column_sum int32 (columns,) if row_zero;
         multiplier float32 (columns,), or fixed_multiplier and fixed_shift int32 (columns,), unless the output is int32;
@@ -77,19 +78,20 @@ class OutputStage:
     `found` says that the row's scale and zero point are computed in the function itself.
     """
 
-    def __init__(self, form: OutputForm, columns: int, rows, shape, found: bool = False) -> None:
+    def __init__(self, form: OutputForm, columns, rows, shape, found: bool = False) -> None:
+        columns = columns if isinstance(columns, tuple) else (columns,)
         self.form = form
         self.args: list[te.Tensor] = []
         self._named: dict[str, Any] = {}
         real = form.dtype != "int32"
         fixed = form.rounding == "fixed_point"
-        self._add("offset", (columns,), "int32")
-        self._add("weight_zero", (columns,), "int32", form.weight_zero)
-        self._add("column_sum", (columns,), "int32", form.row_zero)
-        self._add("multiplier", (columns,), "float32", real and not fixed)
-        self._add("fixed_multiplier", (columns,), "int32", fixed)
-        self._add("fixed_shift", (columns,), "int32", fixed)
-        self._add("bias", (columns,), "float32", form.bias)
+        self._add("offset", columns, "int32")
+        self._add("weight_zero", columns, "int32", form.weight_zero)
+        self._add("column_sum", columns, "int32", form.row_zero)
+        self._add("multiplier", columns, "float32", real and not fixed)
+        self._add("fixed_multiplier", columns, "int32", fixed)
+        self._add("fixed_shift", columns, "int32", fixed)
+        self._add("bias", columns, "float32", form.bias)
         self._add("out", (OUTPUT_PARAMS,), "float32", real)
         self._add("row_zero", rows, "int32", form.row_zero and not found)
         self._add("row_scale", rows, "float32", form.row_scale and not found)
@@ -104,7 +106,12 @@ class OutputStage:
             self.args.append(self._named[name])
 
     def element(self, acc, column, row: tuple, at: tuple, row_sum: Any = None, found: Any = None):
-        """What is stored at `at`, of the accumulator of `column` and `row`.
+        """What is stored at `at`, of the accumulator of `column` and `row`."""
+        value = self.value(acc, column, row, at, row_sum, found)
+        return value.astype(self.form.dtype) if self.form.eight_bit else value
+
+    def value(self, acc, column, row: tuple, at: tuple, row_sum: Any = None, found: Any = None):
+        """`element`, where a code is still an int32.
 
         `row_sum` is the tensor of sums of operands, if the form has weight_zero; `found` the tensors (zero points,
         scales) that the function computed, if it did.
@@ -127,11 +134,9 @@ class OutputStage:
             code = self._fixed(total, column, at)
         else:
             code = self._rounded(total, column, scale, at)
-        return (
-            named["table"][code - (-128 if form.dtype == "int8" else 0)]
-            if form.table
-            else (code.astype(form.dtype))
-        )
+        if not form.table:
+            return code
+        return named["table"][code - (-128 if form.dtype == "int8" else 0)].astype("int32")
 
     def _float(self, total, column, scale, at):
         form, named = self.form, self._named
@@ -185,7 +190,10 @@ class OutputStage:
     def _summed(self, code, at):
         if not self.form.residual:
             return code
-        return _epilogue.add(code, self._named["other"](*at), self._named["add"])
+        operands = (code, self._named["other"](*at))
+        if self.form.residual_first:
+            operands = operands[::-1]
+        return _epilogue.add(*operands, self._named["add"])
 
 
 def to_bfloat16(real):

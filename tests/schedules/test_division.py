@@ -17,7 +17,8 @@ GOOD = ConvConfig(1, 4, 1, 8, 1, "rows", 1, widen=False)
 def test_config_that_does_not_divide_is_refused(bad: ConvConfig) -> None:
     shape = ConvShape(1, 7, 12, 16, 24, (1, 1))
     packing = ConvPacking.of(shape, schedules.dot_layout(TARGET, GOOD.lanes))
-    form = topi.ConvForm("uint8", "uint8", (1, 4), staged=False, widen=False)
+    output = topi.OutputForm("uint8")
+    form = topi.ConvForm("uint8", output, (1, 4), staged=False, widen=False)
 
     def schedule(config: ConvConfig) -> None:
         func = topi.qconv2d(shape, packing, form)
