@@ -50,7 +50,7 @@ class Library:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._handle = ctypes.CDLL(str(path))
+        self._handle = _load(path)
         self._handle.lgops_hook(runtime().hooks)
 
     def address(self, symbol: str) -> int:
@@ -63,7 +63,7 @@ class Runtime:
     """The native side that all kernels share: calls, the thread pool, temporary buffers."""
 
     def __init__(self, path: Path) -> None:
-        self.handle = ctypes.CDLL(str(path))
+        self.handle = _load(path)
         self.run = self.handle.lgops_run
         self.run.argtypes = [ctypes.c_void_p]
         self.handle.lgops_message.restype = ctypes.c_char_p
@@ -82,6 +82,15 @@ class Runtime:
     def message(self) -> str:
         """Why this thread's last call failed."""
         return self.handle.lgops_message().decode(errors="replace")
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(path))
+    except (
+        OSError
+    ) as error:  # a folder from which nothing may be executed, or the file has gone meanwhile
+        raise ArtifactError(f"cannot load a compiled kernel: {error}") from error
 
 
 _lock = threading.Lock()
@@ -127,7 +136,8 @@ def cache_folder() -> Path:
     if not root:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         root = Path(base) / "lowgemm"
-    return Path(root) / "ops" / _source_digest()
+    # Absolute: the linker works in a folder of its own.
+    return Path(root).absolute() / "ops" / _source_digest()
 
 
 def _on_disk(name: str, make, target: CpuTarget) -> Path:

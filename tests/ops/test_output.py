@@ -202,7 +202,7 @@ def test_fixed_point_ties_go_up(isa: str) -> None:
 
 @pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("rounding", ["rne", "fixed_point"])
-def test_the_largest_and_the_least_sums(rng, isa: str, rounding: str) -> None:
+def test_the_largest_and_the_least_sums(rng, isa: str, rounding) -> None:
     """Every magnitude of 32 bits with multipliers from next to 1 down to the least, so that products leave 32 bits."""
     ends = [0, 1, -1, 2**24 + 1, -(2**24) - 1, 2**31 - 1, -(2**31), 2**31 - 129, 2**30]
     bias = np.array(ends, np.int64).astype(np.int32)
