@@ -84,6 +84,8 @@ def along(
 
 def _spread(values: Any, count: int, size: int) -> np.ndarray:
     """One value, or `count` of them, as `size`."""
+    if type(values) is not np.ndarray:
+        return np.full(size, values, np.float32)
     each = np.ascontiguousarray(values).reshape(-1)
     if each.size not in (1, count):
         raise OperandError(f"scale, zero_point: expected 1 or {count} values, got {each.size}")

@@ -47,6 +47,16 @@ def to_float(value):
     return value.astype(like("float32", value))
 
 
+def wrapping_sum(a, b):
+    """int32 a + b modulo 2^32.
+
+    A sum in 32 bits has no meaning for LLVM once it overflows: TVM says that it does not, and what comes after, such as
+    a sign extension, is moved in front of it. LLVM makes one 32-bit addition of this.
+    """
+    wide = a.astype(like("int64", a)) + b.astype(like("int64", b))
+    return wide.astype(like("int32", wide))
+
+
 def like(kind: str, value) -> str:
     """The dtype of `kind` with as many lanes as `value` (intrinsics compute on vectors, tensor expressions do not)."""
     # An element of a tensor in a tensor expression is no expression yet, and one element.

@@ -12,7 +12,7 @@ import numpy as np
 from tvm import tirx
 
 from lowgemm.topi import _epilogue, _narrow
-from lowgemm.topi._arith import f32, like, round_clamped, to_float
+from lowgemm.topi._arith import f32, like, round_clamped, to_float, wrapping_sum
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def requantizing(dtype: str, axis: str, bias: str | None) -> Pointwise:
 
     def value(acc, multiplier, *rest):
         if bias == "int32":
-            real = to_float(acc + rest[0])
+            real = to_float(wrapping_sum(acc, rest[0]))
         elif bias == "float32":
             real = to_float(acc) + rest[0]
         else:
@@ -100,7 +100,7 @@ def requantizing_fixed(dtype: str, axis: str, bias: bool) -> Pointwise:
     """
 
     def value(acc, multiplier, shift, *rest):
-        total = acc + rest[0] if bias else acc
+        total = wrapping_sum(acc, rest[0]) if bias else acc
         wide = like("int64", acc)
         one = tirx.const(1, "int64")
         shift = shift.astype(like("int64", shift))
