@@ -63,15 +63,18 @@ def compile(
     levels = targets.parse(target)
     if threads is not None and threads < 1:
         raise InputError(f"threads must be at least 1, not {threads}")
+    if tuning_db is not None and not Path(tuning_db).is_file():
+        raise TuningError(f"there is no tuning database {tuning_db}")
     from lowgemm.frontend.quantize import load_graph
 
     graph = load_graph(model, calibration, shapes)
     # Not before: loading TVM takes seconds, and most of what is wrong with arguments has been found by here.
     from lowgemm import artifact, codegen, lower, passes
+    from lowgemm.tune import load_configs
 
     ports = codegen.ports(graph)
     metadata = codegen.metadata(graph)
-    configs = _tuned(tuning_db)
+    configs = {} if tuning_db is None else load_configs(tuning_db)
     fused = passes.fuse_quantized(graph)
     variants = []
     for level in levels:
@@ -110,17 +113,6 @@ def _compiles(program: Program, symbol: str, level: CpuTarget) -> bool:
     except Exception:
         return False
     return True
-
-
-def _tuned(tuning_db):
-    """The configurations that a tuning database holds, as lowering takes them."""
-    if tuning_db is None:
-        return {}
-    if not Path(tuning_db).is_file():
-        raise TuningError(f"there is no tuning database {tuning_db}")
-    from lowgemm.tune import load_configs
-
-    return load_configs(tuning_db)
 
 
 def _cpus() -> int:

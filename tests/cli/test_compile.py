@@ -53,6 +53,7 @@ def test_defaults(calls: list[dict[str, Any]], tmp_path: Path) -> None:
             "calibration": None,
             "shapes": None,
             "threads": None,
+            "tuning_db": None,
         }
     ]
 
@@ -61,13 +62,14 @@ def test_every_flag(calls: list[dict[str, Any]], tmp_path: Path) -> None:
     samples = tmp_path / "samples.npz"
     np.savez(samples, x=np.ones((4, 3, 8, 8), np.float32))
     flags = ["--calibrate", samples, "--target", "avx2,avx512_vnni", "--threads", 2]
-    flags += ["--shape", "x=1x3x8x8", "--shape", "y=2"]
+    flags += ["--shape", "x=1x3x8x8", "--shape", "y=2", "--tuning-db", tmp_path / "db.jsonl"]
     result = invoke("quantized.onnx", "-o", tmp_path / "m.so", *flags)
     assert result.exit_code == 0, result.output
     (call,) = calls
     assert call["target"] == "avx2,avx512_vnni"
     assert call["shapes"] == {"x": (1, 3, 8, 8), "y": (2,)}
     assert call["threads"] == 2
+    assert call["tuning_db"] == tmp_path / "db.jsonl"
     assert call["calibration"]["x"].shape == (4, 3, 8, 8)
 
 

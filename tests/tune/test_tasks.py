@@ -120,10 +120,15 @@ FORMS = {
 }
 
 
+def task_in(form: str, threads: int = 1) -> KernelTask:
+    family, shape, in_dtype, out_dtype, residual = FORMS[form]
+    return KernelTask(family, shape, in_dtype, out_dtype, residual, LEVELS["avx2"], threads)
+
+
 @pytest.mark.isa("avx2")
 @pytest.mark.parametrize("form", FORMS)
 def test_the_problem_of_a_task_is_that_task_and_its_exact_result(form: str) -> None:
-    task = KernelTask(*FORMS[form], LEVELS["avx2"], 1)
+    task = task_in(form)
     made = problem(task)
     program = lower.lower(made.graph.copy(), task.target, 1)
     assert [call.task for call in program.calls if call.task] == [task]
@@ -136,7 +141,7 @@ def test_the_problem_of_a_task_is_that_task_and_its_exact_result(form: str) -> N
 
 
 def test_a_graph_lists_its_tasks() -> None:
-    task = KernelTask(*FORMS["residual"], LEVELS["avx2"], 4)
+    task = task_in("residual", 4)
     levels = [LEVELS["avx2"], LEVELS["avx512"]]
     found = tasks_of(problem(task).graph, levels, 4)
     assert {t.target.level: n for t, n in found.items()} == {"avx2": 1, "avx512": 1}

@@ -147,6 +147,7 @@ def test_progress_tells_time_and_share_of_peak(tmp_path: Path) -> None:
     tuner.run(9, seen.append)
     assert [p.done for p in seen] == [*range(1, 10)] and {p.total for p in seen} == {9}
     last = seen[-1]
+    assert last.best_seconds is not None
     assert last.best_seconds == min(p.record.seconds or 1 for p in seen)
     assert last.peak_share == pytest.approx(2e-9 * TASK.shape.macs / last.best_seconds / 100)
 

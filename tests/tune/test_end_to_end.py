@@ -1,0 +1,92 @@
+"""Kernels are tuned on this CPU, and a model that is compiled with the database uses what was found."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import lowgemm
+from benchmarks.layers import Layer, to_onnx
+from lowgemm import schedules
+from lowgemm.tune import load_configs
+from lowgemm.tune._build import Builder
+from lowgemm.tune._database import Database, Record
+from lowgemm.tune._host import cpu_name
+
+from fake_tuning import conv_task
+
+TASK = conv_task()
+
+
+@pytest.mark.slow
+@pytest.mark.isa("avx2")
+def test_shapes_are_tuned_here(tmp_path: Path) -> None:
+    """Through compilers, child processes and clocks: the best of some trials is no slower than the default."""
+    shapes, database = tmp_path / "shapes.txt", tmp_path / "db.jsonl"
+    shapes.write_text("conv 1 14 14 64 64 kernel=3 pad=1\n")
+    arguments = {"shapes_file": shapes, "tuning_db": database, "target": "avx2", "threads": 1}
+    (result,) = lowgemm.tune(**arguments, trials=10)
+    assert result.task == TASK and result.trials == 10 and result.failures == 0
+    assert result.gain >= 1
+    records = Database(database).records
+    assert records[0].config == schedules.default_config(TASK)
+    assert {"versions", "host", "times", "date"} <= {*records[0].details}
+    assert load_configs(database) == {TASK.key: result.config}
+    before = database.read_text()
+    lowgemm.tune(**arguments, trials=10)
+    assert database.read_text() == before, "there are ten trials already"
+
+
+@pytest.mark.isa("avx2")
+def test_a_candidate_that_does_not_compile_has_a_reason(tmp_path: Path) -> None:
+    builder = Builder(tmp_path, jobs=1)
+    try:
+        bad = schedules.ConvConfig(9, 9, 9, 8, 1, "rows", 1)
+        found, reason = builder.build(TASK, [schedules.default_config(TASK), bad])
+        assert isinstance(found, Path) and found.exists()
+        assert isinstance(reason, str) and "compiling: ValueError" in reason
+        assert "registers of 16" in reason
+    finally:
+        builder.close()
+
+
+@pytest.mark.isa("avx2")
+def test_a_model_is_compiled_as_the_database_says(tmp_path: Path) -> None:
+    """Other kernels, for the threads that were tuned for alone, and the same result."""
+    layer = Layer("layer", False, 1, 64, 14, 14, 64, kernel=(3, 3), pad=1)
+    model, path = tmp_path / "layer.onnx", tmp_path / "db.jsonl"
+    onnx.save(to_onnx(layer), model)
+    default = schedules.default_config(TASK)
+    chosen = next(c for c in schedules.config_space(TASK) if c.columns != default.columns)
+    database = Database(path)
+    database.append(Record(TASK, default, cpu_name(), 2e-4, 1.0, 0.0, True))
+    database.append(Record(TASK, chosen, cpu_name(), 1e-4, 0.5, 0.0, True))
+
+    def compiled(name: str, **arguments) -> tuple[set[str], np.ndarray]:
+        made = lowgemm.compile(model, target="avx2", **arguments)
+        kernels = {s.kernel for s in made.plan.variants[0].steps if s.macs}
+        net = lowgemm.load(made.export(tmp_path / name), threads=1)
+        return kernels, net({"x": layer.data.x})["y"]
+
+    plain_kernels, plain = compiled("plain.so", threads=1)
+    tuned_kernels, tuned = compiled("tuned.so", threads=1, tuning_db=path)
+    other_kernels, _ = compiled("other.so", threads=2, tuning_db=path)
+    tile = f"_{chosen.rows}x{chosen.columns}x{chosen.vectors * chosen.lanes}_"
+    assert all(tile in kernel for kernel in tuned_kernels)
+    assert not any(tile in kernel for kernel in plain_kernels | other_kernels)
+    assert np.array_equal(plain, tuned)
+
+
+@pytest.mark.isa("avx2")
+def test_a_model_lists_its_kernels(tmp_path: Path) -> None:
+    """Nothing is measured: the database has all trials that were asked for."""
+    layer = Layer("layer", False, 1, 64, 14, 14, 64, kernel=(3, 3), pad=1)
+    onnx.save(to_onnx(layer), tmp_path / "layer.onnx")
+    Database(tmp_path / "db").append(
+        Record(TASK, schedules.default_config(TASK), cpu_name(), 2e-4, 1.0, 0.0, True)
+    )
+    (result,) = lowgemm.tune(
+        tmp_path / "layer.onnx", tuning_db=tmp_path / "db", target="avx2", threads=1, trials=1
+    )
+    assert (result.task, result.count, result.trials) == (TASK, 1, 1)
