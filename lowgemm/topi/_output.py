@@ -27,7 +27,7 @@ from typing import Any
 from tvm import te, tirx
 
 from lowgemm.topi import _epilogue
-from lowgemm.topi._arith import f32, fma, round_clamped, round_clamped_int, to_float
+from lowgemm.topi._arith import f32, fma, round_clamped, round_clamped_int, to_float, wrapping_sum
 
 # (zero point, low, high, slope)
 OUTPUT_PARAMS = 4
@@ -117,14 +117,16 @@ class OutputStage:
         scales) that the function computed, if it did.
         """
         form, named = self.form, self._named
-        total = acc + named["offset"][column]
+        # Only in 64 bits does LLVM see what overflows: elsewhere nothing is derived from sums that it believes not to.
+        plus = wrapping_sum if form.rounding == "fixed_point" else _plus
+        total = plus(acc, named["offset"][column])
         if form.weight_zero:
-            total = total - row_sum(*row) * named["weight_zero"][column]
+            total = plus(total, -row_sum(*row) * named["weight_zero"][column])
         zeros: Any
         scales: Any
         zeros, scales = found or (named.get("row_zero"), named.get("row_scale"))
         if form.row_zero:
-            total = total - zeros(*row) * named["column_sum"][column]
+            total = plus(total, -zeros(*row) * named["column_sum"][column])
         if form.dtype == "int32":
             return total
         scale = scales(*row) if form.row_scale else None
@@ -194,6 +196,10 @@ class OutputStage:
         if self.form.residual_first:
             operands = operands[::-1]
         return _epilogue.add(*operands, self._named["add"])
+
+
+def _plus(a, b):
+    return a + b
 
 
 def to_bfloat16(real):
