@@ -1,7 +1,7 @@
 """The tasks of a model, or of a list of shapes, each once, with how many kernels have it."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from lowgemm.graph import Graph, Node, TensorType
 from lowgemm.passes import Quantization
 from lowgemm.schedules import KernelTask
 from lowgemm.targets import CpuTarget
+from lowgemm.tune._problem import can_pose
 
 _CONV_KEYS = ("kernel", "stride", "pad", "dilation", "groups")
 _KEYS = ("in", "out", "residual", "count")
@@ -19,11 +20,12 @@ _DTYPES = ("uint8", "int8")
 
 
 def tasks_of(graph: Graph, levels: Sequence[CpuTarget], threads: int) -> Counter[KernelTask]:
-    """The tasks of a fused graph for each level."""
+    """The tasks of a fused graph for each level, as far as they can be measured alone."""
     found: Counter[KernelTask] = Counter()
     for level in levels:
         program = lower.lower(graph.copy(), level, threads)
-        found.update(call.task for call in program.calls if call.task is not None)
+        tasks = (call.task for call in program.calls if call.task is not None)
+        found.update(task for task in tasks if can_pose(task))
     return found
 
 
@@ -137,12 +139,6 @@ def _model(attrs: dict, x: tuple[int, ...], y: tuple[int, ...], options: dict[st
         attrs["add"] = {"in": pair, "residual_first": False, "out": out, "low": 0, "high": 1}
     node = Node("QConv", list(inputs), ["y"], attrs, "shape")
     return Graph("shape", list(inputs), ["y"], [node], {**inputs, "y": TensorType(y, out_dtype)})
-
-
-def describe(tasks: Counter[KernelTask]) -> Iterator[str]:
-    """One line a task."""
-    for task, count in tasks.items():
-        yield f"{count} x {task}"
 
 
 def _integer(text: str, least: int = 1) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lowgemm.graph import Graph, Node, TensorType
-from lowgemm.packing import ConvShape
+from lowgemm.packing import FLAT, ConvShape
 from lowgemm.passes import Quantization
 from lowgemm.quant import add_codes, requantize, sum_factors
 from lowgemm.reference import conv2d_i32
@@ -33,9 +33,14 @@ def task_seed(task: KernelTask) -> int:
     return zlib.crc32(repr(task.key).encode())
 
 
+def can_pose(task: KernelTask) -> bool:
+    """Whether `problem` knows the task's operator: convolutions in two dimensions, and matrix products."""
+    return isinstance(task.shape, ConvShape) and task.shape.planes == FLAT
+
+
 def problem(task: KernelTask) -> Problem:
     """The same data at every call: all codes, with runs of the largest that make 16-bit sums saturate."""
-    assert isinstance(task.shape, ConvShape)
+    assert can_pose(task)
     rng = np.random.default_rng(task_seed(task))
     shape, point = task.shape, _POINTS[task.in_dtype]
     x = _codes(rng, (shape.batch, shape.in_channels, shape.height, shape.width), task.in_dtype)
