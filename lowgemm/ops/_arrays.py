@@ -35,6 +35,15 @@ def array(value: Any, name: str, most: float = _MOST_ELEMENTS) -> np.ndarray:
             raise OperandError(f"{name}: its memory cannot be shared: {error}") from error
     if value.size > most:
         raise OperandError(f"{name}: expected at most {most} elements, got {value.size}")
+    if value.size and not value.flags.c_contiguous:
+        steps = zip(value.shape, value.strides, strict=True)
+        span = sum((size - 1) * abs(stride) for size, stride in steps) // value.itemsize
+        if span >= most:
+            raise OperandError(
+                f"{name}: expected elements within {most} of each other, got strides {value.strides}"
+            )
+    if not value.dtype.isnative:
+        raise OperandError(f"{name}: expected this machine's byte order, got {value.dtype.str}")
     if not value.flags.aligned:
         raise OperandError(f"{name}: expected memory aligned to its {value.itemsize}-byte elements")
     return value

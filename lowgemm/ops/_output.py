@@ -113,6 +113,8 @@ class Output:
         integer(self.zero_point, "zero_point", int(limits.min), int(limits.max))
         if self.bias is not None and self.bias.dtype == np.float32 and self.bias_scale is None:
             raise OperandError("bias_scale: a float32 bias and 8-bit output need it")
+        if self.bias_scale is not None:
+            positive_scale(self.bias_scale, "bias_scale")
         if self.bias is not None and self.bias.dtype == np.float32 and self.row_scale:
             raise OperandError("bias: expected int32 where rows have scales of their own")
         if self.scale is None and (self.activation == "relu6" or self.residual):
