@@ -3,7 +3,7 @@
 """Rearrangements between bytes and 32-bit lanes that work within 16 bytes, as s_tir tensor intrinsics.
 
     interleave      W[j, k, q] = the bytes X[0..3, 16 k + 4 j + q] as one word        vpunpck
-    requantize      Y[k, j, q] = requantize(C[j, k, q]) as a byte                     vpack
+    narrow          Y[k, j, q] = the code C[j, k, q] as a byte                        vpack
 
 `j` counts four vectors, `k` the 16-byte chunks of one, `q` the 32-bit lanes of a chunk: `packing.DepthwisePacking`.
 """
@@ -14,7 +14,7 @@ from tvm import tirx
 from tvm.s_tir import TensorIntrin
 from tvm.script import tirx as T
 
-from lowgemm.topi import REQUANTIZE_PARAMS, requantize, word_of
+from lowgemm.topi import word_of
 
 
 @functools.cache
@@ -82,68 +82,42 @@ def interleave_rows(rows: int, distance: int, depth: int, chunks: int) -> str:
 
 
 @functools.cache
-def requantize_block(dtype: str, chunks: int) -> str:
-    """The name of the intrinsic that requantizes four vectors of accumulators to one vector of `dtype`, in order."""
-    name = f"lowgemm_requantize_{dtype}_{chunks}"
+def narrow_block(dtype: str, chunks: int) -> str:
+    """The name of the intrinsic that narrows four vectors of codes to one vector of `dtype`, in order."""
+    name = f"lowgemm_narrow_{dtype}_{chunks}"
     lanes = chunks * 4
     size = 4 * lanes
 
     @T.prim_func(s_tir=True)
     def desc(
-        C: T.Buffer((4, chunks, 4), "int32", offset_factor=1, scope="local"),
-        B: T.Buffer((4, chunks, 4), "int32", offset_factor=1),
-        S: T.Buffer((4, chunks, 4), "float32", offset_factor=1),
-        P: T.Buffer((REQUANTIZE_PARAMS,), "float32", offset_factor=1),
+        C: T.Buffer((4, chunks, 4), "int32", offset_factor=1),
         Y: T.Buffer((chunks, 4, 4), dtype, offset_factor=1),
     ) -> None:
         with T.sblock("root"):
-            T.reads(
-                C[0:4, 0:chunks, 0:4],
-                B[0:4, 0:chunks, 0:4],
-                S[0:4, 0:chunks, 0:4],
-                P[0:REQUANTIZE_PARAMS],
-            )
+            T.reads(C[0:4, 0:chunks, 0:4])
             T.writes(Y[0:chunks, 0:4, 0:4])
             for k, j, q in T.grid(chunks, 4, 4):
                 with T.sblock("update"):
                     vk, vj, vq = T.axis.remap("SSS", [k, j, q])
-                    Y[vk, vj, vq] = T.cast(
-                        requantize(C[vj, vk, vq], B[vj, vk, vq], S[vj, vk, vq], P), dtype
-                    )
+                    Y[vk, vj, vq] = T.cast(C[vj, vk, vq], dtype)
 
     to_words, to_bytes = _packs(dtype, lanes)
 
-    def narrowed(c, b, s, p):
-        """The same function on vectors; the clamp has left nothing for the packs to saturate."""
-        codes = [
-            requantize(
-                c.vload([j, 0, 0], dtype=f"int32x{lanes}"),
-                b.vload([j, 0, 0], dtype=f"int32x{lanes}"),
-                s.vload([j, 0, 0], dtype=f"float32x{lanes}"),
-                p,
-            )
-            for j in range(4)
-        ]
+    def narrowed(c):
+        """The same function on vectors; codes leave the packs nothing to saturate."""
+        codes = [c.vload([j, 0, 0], dtype=f"int32x{lanes}") for j in range(4)]
         words = [_pack(to_words, codes[i], codes[i + 1], f"int16x{lanes * 2}") for i in (0, 2)]
         return _pack(to_bytes, words[0], words[1], f"{dtype}x{size}")
 
     @T.prim_func(s_tir=True)
     def impl(
-        C: T.Buffer((4, chunks, 4), "int32", offset_factor=1, scope="local"),
-        B: T.Buffer((4, chunks, 4), "int32", offset_factor=1),
-        S: T.Buffer((4, chunks, 4), "float32", offset_factor=1),
-        P: T.Buffer((REQUANTIZE_PARAMS,), "float32", offset_factor=1),
+        C: T.Buffer((4, chunks, 4), "int32", offset_factor=1),
         Y: T.Buffer((chunks, 4, 4), dtype, offset_factor=1),
     ) -> None:
         with T.sblock("root"):
-            T.reads(
-                C[0:4, 0:chunks, 0:4],
-                B[0:4, 0:chunks, 0:4],
-                S[0:4, 0:chunks, 0:4],
-                P[0:REQUANTIZE_PARAMS],
-            )
+            T.reads(C[0:4, 0:chunks, 0:4])
             T.writes(Y[0:chunks, 0:4, 0:4])
-            Y[0, 0, T.ramp(T.int32(0), 1, size)] = narrowed(C, B, S, P)
+            Y[0, 0, T.ramp(T.int32(0), 1, size)] = narrowed(C)
 
     TensorIntrin.register(name, desc, impl)
     return name

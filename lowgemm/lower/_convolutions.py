@@ -108,25 +108,21 @@ def _depthwise(context: Context, node: Node, conv: ConvShape) -> None:
     config = context.config_for(task)
     packing = schedules.depthwise_packing(target, config.segments)
     shared = schedules.shares_rows(conv, packing.layout, config)
-    multiplier = conv.out_channels // conv.in_channels
+    form = topi.DepthwiseForm(source.dtype, topi.OutputForm(final.dtype), config.columns, shared)
 
     def make():
-        func = topi.qdepthwise2d(
-            conv, packing, source.dtype, final.dtype, config.columns, shared, multiplier
-        )
-        return schedules.schedule_qdepthwise2d(func, conv, packing, final.dtype, target, config)
+        func = topi.qdepthwise2d(conv, packing, form)
+        return schedules.schedule_qdepthwise2d(func, conv, packing, form, target, config)
 
-    symbol = program.kernel(
-        "qdepthwise2d", (conv, packing, source.dtype, final.dtype, config), make
-    )
+    symbol = program.kernel("qdepthwise2d", (conv, packing, form, config), make)
     out_shape = topi.depthwise_out_shape(conv, packing, config.columns)
     args = [
         program.operand(node.inputs[0], (conv.batch, conv.height, conv.width, conv.in_channels)),
         program.constant(packing.pack(attrs["weight"])),
+        program.constant(np.array([source.zero_point], np.int32)),
         program.constant(packing.pack_channels(_offset(attrs, flip=True))),
         program.constant(packing.pack_channels(attrs["scale"])),
-        program.constant(np.array([source.zero_point], np.int32)),
-        program.constant(np.array([final.zero_point, attrs["low"], attrs["high"]], np.float32)),
+        program.constant(_out_params(attrs)),
     ]
     kernel = (
         f"qdepthwise2d_{_LETTER[source.dtype]}s8{_LETTER[final.dtype]}"

@@ -16,16 +16,18 @@ from lowgemm import intrin
 from lowgemm.packing import ConvShape, DepthwisePacking
 from lowgemm.schedules import _steps
 from lowgemm.targets import CpuTarget
-from lowgemm.tiling import SERIAL_MACS, DepthwiseConfig, check_depthwise_config, shares_rows
+from lowgemm.tiling import SERIAL_MACS, DepthwiseConfig, check_depthwise_config
 from lowgemm.tiling import default_depthwise_config as default_depthwise_config
 from lowgemm.tiling import depthwise_packing as depthwise_packing
+from lowgemm.tiling import shares_rows as shares_rows
+from lowgemm.topi import DepthwiseForm
 
 
 def schedule_qdepthwise2d(
     func: tvm.tirx.PrimFunc,
     shape: ConvShape,
     packing: DepthwisePacking,
-    out_dtype: str,
+    form: DepthwiseForm,
     target: CpuTarget,
     config: DepthwiseConfig,
 ) -> tvm.tirx.PrimFunc:
@@ -63,11 +65,12 @@ def schedule_qdepthwise2d(
         *_, xi, _, k, j, q = sch.get_loops(packed)
         inner = [k, j, q]
     sch.unroll(xi)
+    values = sch.get_sblock("values")
+    sch.compute_at(values, xi, preserve_unit_loops=True)
 
     # Everything finds its place before a tensorized block hides what it reads.
     sch.compute_at(acc, xo, preserve_unit_loops=True)
-    shared = shares_rows(shape, packing.layout, config)
-    sch.compute_at(stage, block if shared else yi, preserve_unit_loops=True)
+    sch.compute_at(stage, block if form.shared else yi, preserve_unit_loops=True)
     padded = sch.get_sblock("padded")
     sch.compute_at(padded, block, preserve_unit_loops=True)
     _vectorize_padded(sch, padded, shape, packing)
@@ -79,9 +82,18 @@ def schedule_qdepthwise2d(
     interleave = intrin.interleave_rows(rows, shape.dilations[0], depth, packing.chunks)
     extents = [_steps.extent(sch, loop) for loop in sch.get_loops(stage)[-6:]]
     sch.tensorize(sch.get_loops(stage)[-3], interleave)
-    if not shared:
+    if not form.shared:
         _spread_rows(sch, sch.get_sblock("stage_o"), *extents)
-    sch.tensorize(inner[0], intrin.requantize_block(out_dtype, packing.chunks))
+    *_, j, k, q = sch.get_loops(values)
+    sch.unroll(j)
+    sch.vectorize(sch.fuse(k, q))
+    if form.output.eight_bit:
+        sch.tensorize(inner[0], intrin.narrow_block(form.output.dtype, packing.chunks))
+    else:
+        k, j, q = inner
+        sch.unroll(k)
+        sch.unroll(j)
+        sch.vectorize(q)
     *_, ax, _, aj, ak, aq, r, c, i = sch.get_loops(acc)
     sch.reorder(aj, r, ax, c, ak, aq, i)
     init = sch.decompose_reduction(acc, aj)

@@ -8,6 +8,7 @@ from lowgemm.topi._arith import word_of as word_of
 from lowgemm.topi._conv import ConvForm as ConvForm
 from lowgemm.topi._conv import holds_codes as holds_codes
 from lowgemm.topi._conv import qconv2d as qconv2d
+from lowgemm.topi._depthwise import DepthwiseForm as DepthwiseForm
 from lowgemm.topi._depthwise import depthwise_out_shape as depthwise_out_shape
 from lowgemm.topi._depthwise import qdepthwise2d as qdepthwise2d
 from lowgemm.topi._elementwise import dequantize as dequantize

@@ -40,8 +40,9 @@ def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.
     the places of merged groups' weights that are none must hold them, too.
 
     Arguments of the function, in order:
-        data `(batch, [depth,] height, width * in_channels)` u8 or s8; weight `packing.packed_shape` s8; pad int32 `(1,)`
-        if staged; those of the output stage (columns: `panels * lanes`); dst `(batch, [od,] oh, ow, out_channels)`.
+        data `(batch, [depth,] height, width * in_channels)` u8 or s8; weight `packing.packed_shape` s8;
+        pad int32 `(1,)` if staged; those of the output stage (columns: `panels * lanes`);
+        dst `(batch, [od,] oh, ow, out_channels)`.
     """
     lanes, depth = packing.layout.lanes, packing.layout.depth
     solid = shape.planes != FLAT

@@ -1,35 +1,48 @@
 """Quantized depthwise convolution over two or three axes: every channel its own filter."""
 
+from dataclasses import dataclass
+
 import tvm
 from tvm import te, tirx
 
 from lowgemm.packing import FLAT, ConvShape, DepthwisePacking, word_element
-from lowgemm.topi import _epilogue
 from lowgemm.topi._arith import word_of
 from lowgemm.topi._blocks import block, image_axes, out_images
+from lowgemm.topi._output import OutputForm, OutputStage
+
+
+@dataclass(frozen=True)
+class DepthwiseForm:
+    """The variant of the operator: input dtype, output stage, and how it is computed.
+
+    `columns` is the width of the register tile; `shared` says that output rows share interleaved rows. The sum of
+    `passes` filters is applied: two of 8 bits make up for one that does not fit.
+    """
+
+    in_dtype: str
+    output: OutputForm
+    columns: int
+    shared: bool = False
+    passes: int = 1
 
 
 def qdepthwise2d(
-    shape: ConvShape,
-    packing: DepthwisePacking,
-    in_dtype: str,
-    out_dtype: str,
-    columns: int,
-    shared: bool = False,
-    multiplier: int = 1,
+    shape: ConvShape, packing: DepthwisePacking, form: DepthwiseForm
 ) -> tvm.tirx.PrimFunc:
-    """Depthwise convolution of NHWC or NDHWC activations, `multiplier` outputs per input channel.
+    """Depthwise convolution of NHWC or NDHWC activations, maybe with several outputs for each input channel.
 
     acc[n, y, x, o] = sum_{r, c} x[n, y*sh + r*dh - top, x*sw + c*dw - left, o // multiplier] * w[o, r, c]
 
-    `d = layout.depth` vertically adjacent taps form one dot-product group, so the interleaved input holds `d` rows in
-    one word: stage[n, h, x, o].i = x[n, h*sh + i*dh - top, x - left, o]. `columns` is the width of the register tile;
-    `shared` says that output rows share interleaved rows. Channels are held as `packing` says.
+    then the output stage; int8 x counts as x + 128, as its offset knows. `d = layout.depth` vertically adjacent taps
+    form one dot-product group, so the interleaved input holds `d` rows in one word:
+    stage[n, h, x, o].i = x[n, h*sh + i*dh - top, x - left, o]. Channels are held as `packing` says. In three dimensions
+    n is followed by the plane z, and row groups of all planes of the window are counted together, planes outside.
 
-    Arguments in order: data `(batch, height, width, in_channels)`; weight `(row groups, kernel_w, *channels, d)` s8;
-    bias int32 and scale float32, one for each channel; pad int32 `(1,)`; out float32 `(3,)`;
-    dst `(batch, oh, ow, out_channels)`.
+    Arguments in order: data `(batch, [depth,] height, width, in_channels)`; weight
+    `(passes * row groups, kernel_w, *channels, d)` s8; pad int32 `(1,)`; those of the output stage (columns:
+    `*channels`); dst `(batch, [od,] oh, ow, out_channels)`, with the axes of `depthwise_out_shape`.
     """
+    columns, shared = form.columns, form.shared
     layout, chunks = packing.layout, packing.chunks
     depth = layout.depth
     kernel_h, kernel_w = shape.kernel
@@ -47,12 +60,10 @@ def qdepthwise2d(
 
     deep = (planes.size,) if solid else ()
     data_shape = (shape.batch, *deep, shape.height, shape.width, shape.in_channels)
-    data = te.placeholder(data_shape, in_dtype, name="data")
-    weight = te.placeholder((groups, kernel_w, *held, depth), "int8", name="weight")
-    bias = te.placeholder(held, "int32", name="bias")
-    scale = te.placeholder(held, "float32", name="scale")
+    data = te.placeholder(data_shape, form.in_dtype, name="data")
+    rows_of_weight = form.passes * groups
+    weight = te.placeholder((rows_of_weight, kernel_w, *held, depth), "int8", name="weight")
     pad = te.placeholder((1,), "int32", name="pad")
-    out = te.placeholder((_epilogue.REQUANTIZE_PARAMS,), "float32", name="out")
 
     # Each output row needs `groups` interleaved rows: of its own, or shared with its neighbours.
     staged_rows = (shape.out_height, groups)
@@ -64,7 +75,7 @@ def qdepthwise2d(
     padded_h = (shape.out_height - 1) * stride_h + ((per_plane - 1) * depth + rows - 1) * dil_h + 1
     padded_d = ((planes.out - 1) * planes.stride + planes.span,) if solid else ()
     extents = (*padded_d, padded_h, staged_w)
-    padded = _padded(shape, packing, data, pad, extents, segment * stride_w, multiplier)
+    padded = _padded(shape, packing, data, pad, extents, segment * stride_w)
 
     def interleaved(*at):
         n, *z, h, g, x, b, j, k, q = at
@@ -83,13 +94,14 @@ def qdepthwise2d(
     widened = weight
     if layout.rhs != "int8":
         widened = te.compute(weight.shape, lambda *at: weight(*at).astype(layout.rhs), name="widen")
-    r = te.reduce_axis((0, groups), "r")
+    r = te.reduce_axis((0, rows_of_weight), "r")
     c = te.reduce_axis((0, kernel_w), "c")
     i = te.reduce_axis((0, depth), "i")
 
     def accumulate(*at):
         n, *z, y, x, b, j, k, q = at
-        row = (y + r * (depth * dil_h), 0) if shared else (y, r)
+        g = r % groups if form.passes > 1 else r
+        row = (y + g * (depth * dil_h), 0) if shared else (y, g)
         word = stage(n, *z, *row, x * stride_w + c * dil_w, b, j, k, q)
         factor = widened[r, c, b, j, k, q, i].astype("int32")
         return te.sum(word_element(word, i, depth) * factor, axis=[r, c, i])
@@ -97,18 +109,31 @@ def qdepthwise2d(
     out_rows = (*out_images(shape), shape.out_height)
     acc = block("acc", "n z y x b j k q", (*out_rows, out_w, *held), accumulate)
 
-    def code(*at):
-        *pixel, b, k, j, q = at
-        held_at = (b, j, k, q)
-        stages = (acc(*pixel, *held_at), bias[held_at], scale[held_at], out)
-        return _epilogue.requantize(*stages).astype(out_dtype)
+    out_shape = (*out_rows, shape.out_width, shape.out_channels)
+    output = OutputStage(form.output, held, (), out_shape)
+    per_segment = chunks // packing.segments
+
+    def value(*at):
+        *row, x, b, j, k, q = at
+        found = acc(*at)
+        column = tirx.min(k // per_segment * segment + x, shape.out_width - 1)
+        o = tirx.min(
+            b * packing.channels + k % per_segment * 16 + j * 4 + q, shape.out_channels - 1
+        )
+        return output.value(found, (b, j, k, q), (), (*row, column, o))
+
+    values = block("values", "n z y x b j k q", acc.shape, value)
 
     # Back in the order of memory: [block][k][j][q] are consecutive channels.
     packed_shape = (*out_rows, out_w, blocks, chunks, 4, 4)
-    packed = block("packed", "n z y x b k j q", packed_shape, code)
+
+    def ordered(*at):
+        *pixel, b, k, j, q = at
+        return values(*pixel, b, j, k, q).astype(form.output.stored)
+
+    packed = block("packed", "n z y x b k j q", packed_shape, ordered)
     dst, dst_shape = packed, depthwise_out_shape(shape, packing, columns)
     if dst_shape != packed_shape:
-        per_segment = chunks // packing.segments
 
         def element(*at):
             *row, s, x, o = at
@@ -116,7 +141,7 @@ def qdepthwise2d(
             return packed(*row, x, o // packing.channels, chunk, o % 16 // 4, o % 4)
 
         dst = block("dst", "n z y s x o", dst_shape, element)
-    return te.create_prim_func([data, weight, bias, scale, pad, out, dst])
+    return te.create_prim_func([data, weight, pad, *output.args, dst])
 
 
 def depthwise_out_shape(shape: ConvShape, packing: DepthwisePacking, columns: int) -> tuple:
@@ -129,13 +154,14 @@ def depthwise_out_shape(shape: ConvShape, packing: DepthwisePacking, columns: in
     return (*outer, packing.segments, segment, shape.out_channels)
 
 
-def _padded(shape, packing, data, pad, extents, segment, multiplier):
+def _padded(shape, packing, data, pad, extents, segment):
     """A copy of the input with its border and surplus channels, as u8: s8 moves up by 128, which the bias takes back.
 
     `extents` are those of [planes,] rows and columns. Segments of a row begin `segment` columns apart and lie side by
     side.
     """
     left = shape.columns.before
+    multiplier = shape.out_channels // shape.in_channels
     per_segment = packing.chunks // packing.segments
     blocks = packing.blocks(shape.out_channels)
     reach = (packing.segments - 1) * segment + extents[-1]

@@ -35,8 +35,9 @@ def test_depthwise_config_that_does_not_divide_is_refused(bad: DepthwiseConfig) 
 
     def schedule(config: DepthwiseConfig) -> None:
         packing = schedules.depthwise_packing(TARGET, 1)
-        func = topi.qdepthwise2d(shape, packing, "uint8", "uint8", config.columns)
-        schedules.schedule_qdepthwise2d(func, shape, packing, "uint8", TARGET, config)
+        form = topi.DepthwiseForm("uint8", topi.OutputForm("uint8"), config.columns)
+        func = topi.qdepthwise2d(shape, packing, form)
+        schedules.schedule_qdepthwise2d(func, shape, packing, form, TARGET, config)
 
     schedule(DepthwiseConfig(2, 1))
     with pytest.raises(ValueError, match="does not divide 7 rows of 11"):
