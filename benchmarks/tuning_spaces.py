@@ -37,6 +37,8 @@ _BATCH = 16
 _ROUNDS = 7
 _LONG_ROUNDS = 21
 _PROMISING = 1.06
+_MOST_AGAIN = 40
+_DISTURBED = 0.05
 # What is asked of the ranker: a configuration of 97% of the best one's speed; of the defaults: within 7% of its time.
 _GOOD = 0.97
 _GOOD_DEFAULT = 1.07
@@ -117,11 +119,29 @@ class Space:
                 measured = [round(outcome.ratio, 5), round(outcome.noise, 5)]
                 self.rows[config] = [outcome.failure] if outcome.failure else measured
 
-    def promising(self) -> list[Any]:
-        """What may be the best, by one measurement: those that an unlucky moment could have changed."""
+    def measure_again(self, rounds: int, builder: Builder, runner: Runner) -> int:
+        """Measure those for longer that may be the best, and the default; returns how many.
+
+        The default may be another one than at the first time: what is not measured again is scaled as the median of
+        what is.
+        """
+        before = self.times
+        chosen = self._promising()
+        self.measure(chosen, rounds, builder, runner)
+        after = self.times
+        scale = float(np.median([after[c] / before[c] for c in chosen if c in after]))
+        for config in before.keys() - {*chosen}:
+            self.rows[config][0] = round(self.rows[config][0] * scale, 5)
+        self.measure([default_config(self.task)], rounds, builder, runner)
+        return len(chosen)
+
+    def _promising(self) -> list[Any]:
+        """What may be the best, by one measurement that an unlucky moment could have changed."""
         times = self.times
-        least = sorted(times.values())[len(times) // 50]
-        return [c for c, t in times.items() if t < _PROMISING * least or self.rows[c][1] > 0.05]
+        ordered = sorted(times, key=lambda config: times[config])
+        least = times[ordered[len(ordered) // 50]]
+        disturbed = [c for c in ordered if self.rows[c][1] > _DISTURBED]
+        return [*{*[c for c in ordered[:_MOST_AGAIN] if times[c] < _PROMISING * least], *disturbed}]
 
 
 _record_option = click.option(
@@ -165,9 +185,8 @@ def _refine(path: Path) -> None:
     spaces = [Space.from_json(data) for data in record["spaces"]]
     with _machine() as (builder, runner):
         for space in spaces:
-            configs = [*{*space.promising(), default_config(space.task)}]
-            space.measure(configs, _LONG_ROUNDS, builder, runner)
-            click.echo(f"{space.task}: {len(configs)} configurations again")
+            count = space.measure_again(_LONG_ROUNDS, builder, runner)
+            click.echo(f"{space.task}: {count} configurations again")
             path.write_text(_render(record["host"], spaces))
 
 
