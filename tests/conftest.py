@@ -1,5 +1,10 @@
-"""Gate tests on instruction sets, and prove that every level this host has was exercised."""
+"""Gate tests on instruction sets, and prove that every level this host has was exercised; keep compiled kernels for one
+run."""
 
+import os
+import shutil
+import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -7,6 +12,23 @@ import pytest
 import isa
 
 _ROOT = Path(__file__).parent.parent
+
+
+_CACHE = "LOWGEMM_CACHE"
+_own_cache = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Kernels of `lowgemm.ops` are kept in a folder that all workers of this run share, unless one is named."""
+    if not hasattr(config, "workerinput") and _CACHE not in os.environ:
+        config.stash[_own_cache] = os.environ[_CACHE] = tempfile.mkdtemp(prefix="lowgemm-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    folder = config.stash.get(_own_cache, None)
+    if folder is not None:
+        del os.environ[_CACHE]
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -30,19 +52,30 @@ def record_isa():
     return isa.record_isa
 
 
+@pytest.fixture
+def conformance():
+    """`conformance(op, level, cases)`: note that so many cases of an operator agreed with the oracle."""
+    return isa.record_conformance
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     # pytest-xdist gives each worker this dict, which goes to the main process.
-    output: dict[str, list[str]] | None = getattr(config, "workeroutput", None)
+    output: dict[str, list] | None = getattr(config, "workeroutput", None)
     if output is not None:
         output["exercised"] = sorted(isa.exercised)
-    elif _is_whole_suite(config) and _not_exercised() and session.exitstatus == pytest.ExitCode.OK:
+        output["conformance"] = [[*key, cases] for key, cases in isa.conformance.items()]
+    elif _failures(config) and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node) -> None:
-    isa.exercised.update(getattr(node, "workeroutput", {}).get("exercised", ()))
+    output = getattr(node, "workeroutput", {})
+    isa.exercised.update(output.get("exercised", ()))
+    isa.conformance.update(
+        Counter({(op, level): cases for op, level, cases in output.get("conformance", ())})
+    )
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -53,19 +86,37 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         else:
             state = "exercised" if level in isa.exercised else "NOT EXERCISED"
         terminalreporter.line(f"{level:<12} {state}")
-    if _not_exercised() and _is_whole_suite(terminalreporter.config):
-        terminalreporter.line("FAILED: this CPU runs a level that no test has exercised", red=True)
+    if rows := isa.conformance_rows():
+        terminalreporter.section("cases that agree with the oracle")
+        wide = max(len(op) for op, _ in rows)
+        for op, cells in [("", list(isa.LEVELS)), *rows]:
+            terminalreporter.line(f"{op:<{wide}}" + "".join(f"{cell:>13}" for cell in cells))
+    for text in _failures(terminalreporter.config):
+        terminalreporter.line(f"FAILED: {text}", red=True)
 
 
-def _not_exercised() -> list[str]:
-    return [level for level in isa.host_levels() if level not in isa.exercised]
+def _failures(config: pytest.Config) -> list[str]:
+    """What a run lacks although nothing narrowed it."""
+    found = []
+    if _is_whole_suite(config) and any(x not in isa.exercised for x in isa.host_levels()):
+        found.append("this CPU runs a level that no test has exercised")
+    if _is_whole_files(config) and (ops := isa.lacking()):
+        found.append(f"not compared with the oracle at a level of this CPU: {', '.join(ops)}")
+    return found
 
 
 def _is_whole_suite(config: pytest.Config) -> bool:
     """Whether nothing narrows the run: only then must every level have been exercised."""
+    if not _is_whole_files(config):
+        return False
+    return all(Path(argument).resolve() in (_ROOT, _ROOT / "tests") for argument in config.args)
+
+
+def _is_whole_files(config: pytest.Config) -> bool:
+    """Whether all tests of some files run: those of one operator are in one file."""
     option = config.option
     if option.keyword or option.markexpr or option.collectonly or option.maxfail:
         return False
     if getattr(option, "lf", False) or getattr(option, "deselect", None):
         return False
-    return all(Path(argument).resolve() in (_ROOT, _ROOT / "tests") for argument in config.args)
+    return not any("::" in argument for argument in config.args)

@@ -5,6 +5,7 @@ on purpose: were they taken from `lowgemm.targets`, a mistake there would hide i
 the tests that would show it.
 """
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,9 @@ LEVELS: dict[str, tuple[str, ...]] = {
 }
 
 exercised: set[str] = set()
+
+# (operator, level) -> how many cases agreed with the oracle
+conformance: Counter[tuple[str, str]] = Counter()
 
 
 def cpu_flags() -> frozenset[str]:
@@ -60,3 +64,29 @@ def record_isa(level: str) -> None:
     if level not in LEVELS:
         raise ValueError(f"no such level: {level}")
     exercised.add(level)
+
+
+def record_conformance(op: str, level: str, cases: int = 1) -> None:
+    """Note that `cases` of operator `op` agreed with the oracle in kernels of `level`: a row of the summary's table.
+
+    An operator that is in the table must have cases at every level that this CPU has.
+    """
+    record_isa(level)
+    conformance[op, level] += cases
+
+
+def conformance_rows() -> list[tuple[str, list[str]]]:
+    """The table: each operator, and for each level its cases, "none" if there should be some, or "-"."""
+    rows = []
+    for op in sorted({op for op, _ in conformance}):
+        cells = []
+        for level in LEVELS:
+            cases = conformance[op, level]
+            cells.append(str(cases) if cases else "-" if missing_features(level) else "none")
+        rows.append((op, cells))
+    return rows
+
+
+def lacking() -> list[str]:
+    """The operators of the table that a level of this host did not compute."""
+    return [op for op, cells in conformance_rows() if "none" in cells]

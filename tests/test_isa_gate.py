@@ -3,6 +3,7 @@
 Each test runs pytest on a small suite of its own, on a CPU that has what the test says.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -34,18 +35,52 @@ def test_unrelated():
     pass
 """
 
+# Cases of two operators, each at its levels.
+TABLE = """
+import os
+from pathlib import Path
 
-def run_suite(folder: Path, flags: set[str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run SUITE under this folder's conftest.py on a CPU with `flags`."""
+import isa
+import pytest
+
+
+@pytest.mark.parametrize("level", isa.isas("avx2", "avx_vnni"))
+@pytest.mark.parametrize("part", range(3))
+def test_gemm(level, part, conformance):
+    conformance("gemm", level, 5)
+
+
+def test_conv(conformance):
+    conformance("conv", "avx2")
+
+
+def test_cache():
+    folder = Path(os.environ["LOWGEMM_CACHE"])
+    (folder / "kernel").touch()
+    Path("cache").write_text(str(folder))
+"""
+
+
+def run_suite(
+    folder: Path, flags: set[str], *arguments: str, suite: str = SUITE
+) -> subprocess.CompletedProcess[str]:
+    """Run `suite` under this folder's conftest.py on a CPU with `flags`."""
     tests = folder / "tests"
     tests.mkdir()
     shutil.copy(HERE / "conftest.py", tests)
     source = (HERE / "isa.py").read_text()
     (tests / "isa.py").write_text(f"{source}\n\nFLAGS = frozenset({sorted(flags)!r})\n")
-    (tests / "test_suite.py").write_text(SUITE)
+    (tests / "test_suite.py").write_text(suite)
     shutil.copy(HERE.parent / "pyproject.toml", folder)
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("LOWGEMM_CACHE", "PYTEST_ADDOPTS")
+    }
     return subprocess.run(
-        [sys.executable, "-m", "pytest", *arguments], cwd=folder, capture_output=True, text=True
+        [sys.executable, "-m", "pytest", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
 
 
@@ -84,6 +119,39 @@ def test_levels_are_collected_from_xdist_workers(tmp_path: Path) -> None:
     done = run_suite(tmp_path, AVX512, "-n", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "avx512       exercised" in done.stdout
+
+
+def test_table_of_conformance(tmp_path: Path) -> None:
+    done = run_suite(tmp_path, {"avx2"}, "-n", "2", suite=TABLE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert ["gemm", "15", "-", "-", "-"] in rows
+    assert ["conv", "1", "-", "-", "-"] in rows
+
+
+@pytest.mark.parametrize("narrowed", [(), ("tests/test_suite.py",)], ids=["whole", "file"])
+def test_operator_without_cases_at_a_level_fails(tmp_path: Path, narrowed) -> None:
+    done = run_suite(tmp_path, {"avx2", "avx_vnni"}, *narrowed, suite=TABLE)
+    assert done.returncode == 1, done.stdout
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert ["gemm", "15", "15", "-", "-"] in rows
+    assert ["conv", "1", "none", "-", "-"] in rows
+    assert "FAILED: not compared with the oracle at a level of this CPU: conv" in done.stdout
+
+
+@pytest.mark.parametrize("narrowed", [("-k", "conv"), ("tests/test_suite.py::test_conv",)], ids=str)
+def test_narrowed_run_need_not_compare_all(tmp_path: Path, narrowed: tuple[str, ...]) -> None:
+    done = run_suite(tmp_path, {"avx2", "avx_vnni"}, *narrowed, suite=TABLE)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "workers"])
+def test_workers_share_a_cache_that_goes_with_the_run(tmp_path: Path, workers) -> None:
+    done = run_suite(tmp_path, {"avx2"}, *workers, suite=TABLE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = Path((tmp_path / "cache").read_text())
+    assert folder.name.startswith("lowgemm-tests-")
+    assert not folder.exists()
 
 
 def test_levels_are_those_of_the_package() -> None:
