@@ -14,12 +14,16 @@ from lowgemm.targets import CpuTarget
 
 @dataclass(frozen=True)
 class DotLayout:
-    """The operand form of a kernel family: `lanes` outputs a vector, `depth` products a lane, operand dtypes."""
+    """The operand form of a kernel family: `lanes` outputs a vector, `depth` products a lane, operand dtypes.
+
+    `step` is how many elements of the reduction an instruction takes, if that is more than `depth`.
+    """
 
     lanes: int
     depth: int
     lhs: str
     rhs: str
+    step: int = 0
 
 
 @dataclass(frozen=True)
@@ -164,8 +168,9 @@ class ConvPacking:
 
     @property
     def padded_run(self) -> int:
-        """`run` rounded up to whole dot-product groups; the rest meets zero weights."""
-        return -(-self.run // self.layout.depth) * self.layout.depth
+        """`run` rounded up to whole instructions; the rest meets zero weights."""
+        step = self.layout.step or self.layout.depth
+        return -(-self.run // step) * step
 
     @property
     def packed_shape(self) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ LEVELS: dict[str, tuple[str, ...]] = {
     "avx_vnni": ("avx2", "avx_vnni"),
     "avx512": _AVX512,
     "avx512_vnni": (*_AVX512, "avx512_vnni"),
+    "amx_int8": (*_AVX512, "avx512_vnni", "amx_tile", "amx_int8"),
 }
 
 exercised: set[str] = set()

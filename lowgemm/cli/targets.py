@@ -16,6 +16,8 @@ def targets_command() -> None:
         state = f"this CPU lacks {', '.join(missing)}" if missing else "runs here"
         if runnable and target.level == runnable[0].level:
             state = 'runs here, and is what "host" means'
+        if not target.verified:
+            state += "; not verified on hardware, used only by name"
         click.echo(f"{target.level:<{width}}  {target.vector_bits}-bit  {state}")
     if not runnable:
         click.echo("this host runs none of them; libraries can still be compiled here for another")

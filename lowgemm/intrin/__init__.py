@@ -5,3 +5,10 @@ from lowgemm.intrin._bytes import narrow_block as narrow_block
 from lowgemm.intrin._dot import Dot as Dot
 from lowgemm.intrin._dot import broadcast_dot as broadcast_dot
 from lowgemm.intrin._dot import lanewise_dot as lanewise_dot
+from lowgemm.intrin._tile import FIRST_LHS as FIRST_LHS
+from lowgemm.intrin._tile import FIRST_RHS as FIRST_RHS
+from lowgemm.intrin._tile import FIRST_SUMS as FIRST_SUMS
+from lowgemm.intrin._tile import TILE_SCOPE as TILE_SCOPE
+from lowgemm.intrin._tile import Tiles as Tiles
+from lowgemm.intrin._tile import tile_instruction as tile_instruction
+from lowgemm.intrin._tile import tile_product as tile_product

@@ -145,13 +145,14 @@ def level(target: str | CpuTarget) -> CpuTarget:
     """The target that an operator compiles for: "host" (or what LOWGEMM_ISA names), or one named level.
 
     Raises:
-        TargetError: there is no such level, or this CPU lacks what it needs.
+        TargetError: there is no such level, this CPU lacks what it needs, or the operating system does not permit it.
     """
-    if isinstance(target, CpuTarget):
-        return target
-    found, *others = targets.parse(target)
+    found, *others = [target] if isinstance(target, CpuTarget) else targets.parse(target)
     if others:
         raise TargetError(f'target: expected one level, got "{target}"')
-    if missing := found.missing(targets.host_features()):
+    missing = found.missing(targets.host_features())
+    if missing and not isinstance(target, CpuTarget):
         raise TargetError(f"target {found.level}: this CPU lacks {', '.join(missing)}")
+    if found.tiles and not missing:
+        targets.permit_tiles()
     return found

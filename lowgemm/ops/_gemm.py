@@ -360,8 +360,9 @@ class _Variant:
             from lowgemm.ops._buffers import strided_rows
 
             functions = {}
-            for symbol, config in zip(self.symbols, configs, strict=True):
-                spec = topi.GemmForm(config.rows, output=topi.OutputForm(**output), **form)
+            for symbol, config in dict(zip(self.symbols, configs, strict=True)).items():
+                stage = topi.OutputForm(**output)
+                spec = topi.GemmForm(config.rows, output=stage, fewer=target.tiles, **form)
                 func = topi.qgemm(spec, packing)
                 if strided:
                     func = strided_rows(
@@ -444,7 +445,7 @@ def pack_gemm(
         row_zero=row_zero,
         weight_zero=bool(zeros.any()),
         batched=batched,
-        packing=gemm_packing(depth, columns, chosen),
+        packing=gemm_packing(depth, columns, chosen, a_dtype),
         output=output,
         target=chosen,
     )

@@ -17,8 +17,9 @@ from tvm import s_tir
 from lowgemm import intrin
 from lowgemm.packing import ConvPacking
 from lowgemm.schedules import _steps
+from lowgemm.schedules._amx import schedule_tiles
 from lowgemm.targets import CpuTarget
-from lowgemm.tiling import GemmConfig
+from lowgemm.tiling import GemmConfig, TileConfig
 from lowgemm.topi import GemmForm
 
 
@@ -27,13 +28,15 @@ def schedule_qgemm(
     packing: ConvPacking,
     form: GemmForm,
     target: CpuTarget,
-    config: GemmConfig,
+    config: GemmConfig | TileConfig,
 ) -> tvm.tirx.PrimFunc:
-    """Schedule `topi.qgemm`'s function around the broadcast dot product.
+    """Schedule `topi.qgemm`'s function around the broadcast dot product, or around AMX's product of tiles.
 
     Raises:
         ValueError: the configuration does not fit the target's registers, or does not divide the columns.
     """
+    if isinstance(config, TileConfig):
+        return schedule_tiles(func, packing, form, config)
     config.check(target)
     if packing.panels % config.vectors:
         raise ValueError(f"{config}: {config.vectors} vectors do not divide {packing.panels}")
@@ -63,23 +66,11 @@ def schedule_qgemm(
     sch.reorder(jo, ji, ax, ap, al, jk)
     sch.parallel(po)
     if form.staged:
-        *_, k = sch.get_loops(sch.get_sblock("stage"))
-        outer, inner = sch.split(k, [None, 32])
-        sch.vectorize(inner)
-        sch.annotate(outer, "pragma_loop_partition_hint", 1)
+        _steps.vectorize_stage(sch)
     if form.dynamic:
-        _vectorize_ranges(sch, form)
+        _steps.vectorize_ranges(sch, form.depth)
     _steps.initialise_registers(sch, acc, jo)
     for loop in (ji, ax, ap):
         sch.unroll(loop)
     sch.tensorize(al, dot.name)
     return sch.mod["main"]
-
-
-def _vectorize_ranges(sch: s_tir.Schedule, form: GemmForm) -> None:
-    for name in ("low_parts", "high_parts") if form.depth >= 16 else ():
-        block = sch.get_sblock(name)
-        *_, lane, k = sch.get_loops(block)
-        sch.reorder(k, lane)
-        sch.vectorize(lane)
-        sch.vectorize(sch.get_loops(sch.decompose_reduction(block, k))[-1])

@@ -50,3 +50,21 @@ def initialise_registers(sch: s_tir.Schedule, acc, at) -> None:
     sch.vectorize(lane)
     for loop in outer:
         sch.unroll(loop)
+
+
+def vectorize_stage(sch: s_tir.Schedule) -> None:
+    """for k in n: stage[.., k] = ..  ->  for ko in n/32: for ki in vectorized(32), apart from where the data ends."""
+    *_, k = sch.get_loops(sch.get_sblock("stage"))
+    outer, inner = sch.split(k, [None, 32])
+    sch.vectorize(inner)
+    sch.annotate(outer, "pragma_loop_partition_hint", 1)
+
+
+def vectorize_ranges(sch: s_tir.Schedule, depth: int) -> None:
+    """The least and the greatest element of each row of `depth`, a vector of candidates at a time."""
+    for name in ("low_parts", "high_parts") if depth >= 16 else ():
+        block = sch.get_sblock(name)
+        *_, lane, k = sch.get_loops(block)
+        sch.reorder(k, lane)
+        sch.vectorize(lane)
+        sch.vectorize(sch.get_loops(sch.decompose_reduction(block, k))[-1])

@@ -4,6 +4,7 @@ import functools
 import os
 import platform
 from dataclasses import dataclass, replace
+from typing import Any
 
 from lowgemm.errors import TargetError
 
@@ -13,7 +14,9 @@ class CpuTarget:
     """One instruction-set level: what a CPU must have, and the facts that schedules are written with.
 
     `features` use the names of Linux's /proc/cpuinfo. `vector_bits` is the widest vector that kernels use and
-    `registers` how many such registers there are. `dot_depth` is how many products one dot-product lane sums.
+    `registers` how many such registers there are. `dot_depth` is how many products one dot-product lane sums. `tiles`
+    says that packed matrix products are on AMX tiles; all else is as at the level with the same vectors and products.
+    `verified` says that kernels of the level have run on a CPU that has it; one that has not is used only by name.
     """
 
     level: str
@@ -23,6 +26,8 @@ class CpuTarget:
     vector_bits: int
     registers: int
     dot_depth: int
+    tiles: bool = False
+    verified: bool = True
 
     @property
     def lanes(self) -> int:
@@ -43,10 +48,10 @@ _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd")
 
 # What LLVM calls a CPU with the features of each tuple.
 _HASWELL, _SKYLAKE = "haswell", "skylake-avx512"
-_YMM: dict[str, int] = {"vector_bits": 256, "registers": 16}
-_ZMM: dict[str, int] = {"vector_bits": 512, "registers": 32}
+_YMM: dict[str, Any] = {"vector_bits": 256, "registers": 16}
+_ZMM: dict[str, Any] = {"vector_bits": 512, "registers": 32}
 
-# Best first: where several levels run, the first one of this table is the default.
+# Best first: where several levels run, the first one of this table is the default. What is not verified comes last.
 LEVELS: dict[str, CpuTarget] = {
     target.level: target
     for target in (
@@ -68,12 +73,23 @@ LEVELS: dict[str, CpuTarget] = {
         ),
         CpuTarget("avx512", _AVX512, llvm_cpu=_SKYLAKE, llvm_features=(), dot_depth=2, **_ZMM),
         CpuTarget("avx2", _AVX2, llvm_cpu=_HASWELL, llvm_features=(), dot_depth=2, **_YMM),
+        CpuTarget(
+            "amx_int8",
+            (*_AVX512, "avx512_vnni", "amx_tile", "amx_int8"),
+            llvm_cpu=_SKYLAKE,
+            llvm_features=("+avx512vnni", "+amx-tile", "+amx-int8"),
+            dot_depth=4,
+            tiles=True,
+            verified=False,
+            **_ZMM,
+        ),
     )
 }
 
 
 # level -> features beyond it that kernels use where the CPU is known to have them, and LLVM's names of them.
-_EXTRAS = {"avx512_vnni": {"avx512vbmi": "+avx512vbmi"}}
+_VBMI = {"avx512vbmi": "+avx512vbmi"}
+_EXTRAS = {"avx512_vnni": _VBMI, "amx_int8": _VBMI}
 
 
 @functools.cache
@@ -97,7 +113,7 @@ def host_levels() -> list[CpuTarget]:
 
 
 def host() -> CpuTarget:
-    """The level used on this host: its best, or what the environment variable LOWGEMM_ISA names.
+    """The level used on this host: its best verified one, or what the environment variable LOWGEMM_ISA names.
 
     It comes with what this CPU has beyond the level and kernels can use, which naming the level does not.
 
@@ -110,7 +126,7 @@ def host() -> CpuTarget:
         if missing := target.missing(host_features()):
             raise TargetError(f"LOWGEMM_ISA={forced}: this CPU lacks {', '.join(missing)}")
         return _extended(target)
-    levels = host_levels()
+    levels = [target for target in host_levels() if target.verified]
     if not levels:
         missing = LEVELS["avx2"].missing(host_features())
         raise TargetError(

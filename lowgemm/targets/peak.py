@@ -84,6 +84,8 @@ def cache_sizes() -> dict[str, int]:
 
 
 def _sequences(target: CpuTarget) -> tuple[str, ...]:
+    if target.tiles:
+        return ("tdpbusd tmm",)
     vector = "zmm" if target.vector_bits == 512 else "ymm"
     if target.dot_depth == 4:
         return (f"vpdpbusd {vector}",)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from lowgemm.packing import ConvPacking, ConvShape, dot_layout
 from lowgemm.targets import CpuTarget
+from lowgemm.tiling._tiles import TileConfig, default_tile_configs, tile_packing
 
 # Rows of a tile at most: for each number up to it there is a function.
 MOST_ROWS = 8
@@ -30,12 +31,16 @@ class GemmConfig:
             raise ValueError(f"{self} needs {used} registers of {target.registers}")
 
 
-def gemm_packing(depth: int, columns: int, target: CpuTarget) -> ConvPacking:
+def gemm_packing(
+    depth: int, columns: int, target: CpuTarget, in_dtype: str = "uint8"
+) -> ConvPacking:
     """The layout of a weight `(depth, columns)`; its `group_out` is the columns to pad to, maybe some vectors more.
 
     Register tiles take several vectors of columns at a time, and a number of them that nothing divides would leave
-    tiles of one.
+    tiles of one. `in_dtype` is the left matrix's, uint8 or int8; AMX has a product for either.
     """
+    if target.tiles:
+        return tile_packing(depth, columns, in_dtype)
     lanes = target.lanes if columns > 8 else 8
     least = -(-columns // lanes)
 
@@ -52,8 +57,12 @@ def gemm_staged(packing: ConvPacking, in_dtype: str, transposed: bool) -> bool:
     return in_dtype != packing.layout.lhs or transposed or packing.padded_run != packing.run
 
 
-def default_gemm_configs(packing: ConvPacking, target: CpuTarget) -> list[GemmConfig]:
+def default_gemm_configs(
+    packing: ConvPacking, target: CpuTarget
+) -> list[GemmConfig] | list[TileConfig]:
     """The heuristic choice for tiles of 1, 2, ... rows: the last one is that of a matrix with many rows."""
+    if target.tiles:
+        return default_tile_configs(packing)
     best = _configs(packing.panels, target)
     costs = [_cost(config, target) for config in best]
     return best[: costs.index(min(costs)) + 1]

@@ -19,9 +19,10 @@ QUANTIZE_PARAMS = 2
 class GemmForm:
     """The variant of the operator.
 
-    `rows` is the tile. `in_dtype` is uint8, int8, or float32, which is quantized to uint8 while it is staged: with
-    parameters that are given, or, if `dynamic`, with those of each row's range. `transposed` says that the left matrix
-    comes as (depth, rows). `staged` says that it goes through a copy in the operand dtype, in whole vectors.
+    `rows` is the tile; with `fewer`, the function also takes tiles of fewer rows, all of one number. `in_dtype` is
+    uint8, int8, or float32, which is quantized to uint8 while it is staged: with parameters that are given, or, if
+    `dynamic`, with those of each row's range. `transposed` says that the left matrix comes as (depth, rows). `staged`
+    says that it goes through a copy in the operand dtype, in whole vectors.
     """
 
     rows: int
@@ -31,6 +32,7 @@ class GemmForm:
     staged: bool
     transposed: bool = False
     dynamic: bool = False
+    fewer: bool = False
     output: OutputForm = field(default_factory=OutputForm)
 
 
@@ -46,14 +48,14 @@ def qgemm(form: GemmForm, packing: ConvPacking) -> tvm.tirx.PrimFunc:
     """
     lanes, depth = packing.layout.lanes, packing.layout.depth
     tiles = te.var("tiles")
-    rows = (tiles, form.rows)
+    rows = (tiles, te.var("rows") if form.fewer else form.rows)
     data_shape = (form.depth, te.var("pitch")) if form.transposed else (*rows, form.depth)
     data = te.placeholder(data_shape, form.in_dtype, name="data")
     weight = te.placeholder(packing.packed_shape, "int8", name="weight")
     args = [data, weight]
 
     def element(t, x, k):
-        return data(k, t * form.rows + x) if form.transposed else data(t, x, k)
+        return data(k, t * rows[1] + x) if form.transposed else data(t, x, k)
 
     found = None
     if form.in_dtype == "float32":
@@ -92,15 +94,20 @@ def qgemm(form: GemmForm, packing: ConvPacking) -> tvm.tirx.PrimFunc:
         row_sum = te.compute(
             rows, lambda t, x: te.sum(source[t, x, k].astype("int32"), axis=k), name="row_sum"
         )
+    left = source
+    if form.fewer:
+        # Always whole tiles; what stands in rows that are not there, nobody looks at.
+        whole = (tiles, form.rows, packing.padded_run)
+        left = te.compute(whole, lambda *at: source(*at), name="left")
     j = te.reduce_axis((0, packing.padded_run), "j")
 
     def accumulate(t, x, o):
         w = weight[o // lanes, 0, 0, j // depth, o % lanes, j % depth]
-        return te.sum(source[t, x, j].astype("int32") * w.astype("int32"), axis=j)
+        return te.sum(left[t, x, j].astype("int32") * w.astype("int32"), axis=j)
 
     columns = packing.panels * lanes
     shape = (*rows, form.columns)
-    acc = te.compute((*rows, columns), accumulate, name="acc")
+    acc = te.compute((tiles, form.rows, columns), accumulate, name="acc")
     stage = OutputStage(form.output, columns, rows, shape, found is not None)
 
     def stored(t, x, o):

@@ -20,3 +20,11 @@ def test_lists_levels_and_says_which_run_here() -> None:
 def test_exactly_one_level_is_the_host() -> None:
     result = CliRunner().invoke(main, ["targets"])
     assert result.stdout.count('"host"') == bool(isa.host_levels())
+
+
+def test_says_what_is_not_verified() -> None:
+    result = CliRunner().invoke(main, ["targets"])
+    for line in result.stdout.splitlines():
+        name = line.split()[0]
+        wanted = name in LEVELS and not LEVELS[name].verified
+        assert line.endswith("; not verified on hardware, used only by name") == wanted

@@ -20,6 +20,7 @@ from conv_check import Conv
 
 # level -> what its dot products look like (AT&T syntax)
 INSTRUCTION = {
+    "amx_int8": r"^vpdpbusd\s.*%zmm\d+$",  # tiles are for packed products: test_amx.py
     "avx512_vnni": r"^vpdpbusd\s.*%zmm\d+$",
     "avx_vnni": r"^\{vex\}\s+vpdpbusd\s.*%ymm\d+$",
     "avx512": r"^vpmaddwd\s.*%zmm\d+$",

@@ -38,12 +38,14 @@ def test_a_level_has_the_vectors_and_products_of_its_instruction() -> None:
         "avx_vnni": (8, 16, 4),
         "avx512": (16, 32, 2),
         "avx2": (8, 16, 2),
+        "amx_int8": (16, 32, 4),
     }
+    assert [name for name, t in LEVELS.items() if t.tiles] == ["amx_int8"]
 
 
 def test_names_are_taken_once_and_best_first() -> None:
     assert names(targets.parse("avx2,avx512_vnni, avx2")) == ["avx512_vnni", "avx2"]
-    assert names(targets.parse("avx2,avx512,avx_vnni,avx512_vnni")) == list(LEVELS)
+    assert names(targets.parse("amx_int8,avx2,avx512,avx_vnni,avx512_vnni")) == list(LEVELS)
 
 
 @pytest.mark.parametrize("text", ["", ",", " , "])
@@ -59,7 +61,7 @@ def test_an_unknown_name_is_refused_by_name(text: str, cpu) -> None:
         targets.parse(text)
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", [name for name, t in LEVELS.items() if t.verified])
 def test_host_is_the_best_level_the_cpu_runs(level: str, cpu) -> None:
     cpu(level)
     assert targets.host().level == level
@@ -67,6 +69,15 @@ def test_host_is_the_best_level_the_cpu_runs(level: str, cpu) -> None:
     assert names(targets.parse(f"avx2,host,{level}")) == [
         name for name in LEVELS if name in ("avx2", level)
     ]
+
+
+def test_a_level_that_no_hardware_has_verified_is_used_only_by_name(monkeypatch, cpu) -> None:
+    cpu("amx_int8")
+    assert names(targets.host_levels())[-1] == "amx_int8"
+    assert targets.host().level == "avx512_vnni"
+    assert names(targets.parse("host,amx_int8")) == ["avx512_vnni", "amx_int8"]
+    monkeypatch.setenv("LOWGEMM_ISA", "amx_int8")
+    assert targets.host().level == "amx_int8"
 
 
 def test_vnni_alone_does_not_make_the_wider_level(cpu) -> None:

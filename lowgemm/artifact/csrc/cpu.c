@@ -13,7 +13,7 @@ typedef struct {
 } feature_bit;
 
 enum { EAX, EBX, ECX, EDX };
-enum { YMM = 0x06, ZMM = 0xE6 };
+enum { YMM = 0x06, ZMM = 0xE6, TILES = 0x60000 };
 
 static const feature_bit FEATURES[] = {
     {"fma", 1, 0, ECX, 12, YMM},
@@ -28,6 +28,8 @@ static const feature_bit FEATURES[] = {
     {"avx512_vnni", 7, 0, ECX, 11, ZMM},
     {"avx512vbmi", 7, 0, ECX, 1, ZMM},
     {"avx_vnni", 7, 1, EAX, 4, YMM},
+    {"amx_tile", 7, 0, EDX, 24, TILES},
+    {"amx_int8", 7, 0, EDX, 25, TILES},
 };
 
 static uint32_t saved_state(void) {
