@@ -165,14 +165,20 @@ def requantize(
     """
     acc = operand(acc, "acc", _INT32)
     one_of("rounding", rounding, ("rne", "fixed_point"))
-    factors: tuple[Values, ...] = (_scales(multiplier, "multiplier"),)
+    factors: tuple[Any, ...] = (_scales(multiplier, "multiplier"),)
     low, high = _limits(dtype)
-    if not low <= zero_point <= high:
-        raise OperandError(f"zero_point: expected {low} to {high}, got {zero_point}")
+    if not isinstance(zero_point, int | np.integer) or not low <= zero_point <= high:
+        raise OperandError(
+            f"zero_point: expected an integer from {low} to {high}, got {zero_point}"
+        )
     low = max(low, zero_point) if relu else low
     limits: tuple[float, ...] = (float(zero_point), float(low), float(high))
     if rounding == "fixed_point":
         factors, limits = _fixed_point(factors[0]), (zero_point, low, high)
+        if acc.ndim and factors[0].size == 1:
+            # Of a multiplier that is read in the loop LLVM knows that it has 32 bits, and multiplies once for three
+            # times.
+            factors, axis = tuple(np.resize(f, acc.shape[-1]) for f in factors), -1
     biases = () if bias is None else (_bias(bias, bias_scale, acc.shape, rounding),)
     kind = biases[0].dtype.name if biases else None
     kernel = functools.partial(_requantize_kernel, dtype, kind, rounding, target_key(target))

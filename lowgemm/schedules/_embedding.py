@@ -1,5 +1,7 @@
 """The schedule of embedding bags: sums in registers, rows fetched ahead."""
 
+from math import gcd
+
 import tvm
 from tvm import tirx
 from tvm.tirx.script.builder import ir as build
@@ -151,9 +153,12 @@ def _column_vectors(columns: int, target: CpuTarget) -> tuple[list[int], int]:
 
 
 def _lines(size: int) -> list[int]:
-    """Bytes of a row of `size` bytes, one in each line that it lies in, wherever it begins."""
+    """Bytes of a row of `size` bytes, one in each line that it lies in, in a table that begins with a line."""
     lines = list(range(0, size, _LINE))
-    return (lines if size % _LINE == 0 else [*lines, size - 1])[:_MOST_LINES]
+    # Rows begin at multiples of this, so what is beyond whole lines may lie in two.
+    if (size - 1) % _LINE >= gcd(size, _LINE):
+        lines.append(size - 1)
+    return lines[:_MOST_LINES]
 
 
 def _reciprocal(length):

@@ -355,7 +355,7 @@ REFUSED = {
     ),
     "output's zero point": (
         lambda: ops.requantize(ACC, 1.0, 128, "int8"),
-        "zero_point: expected -128 to 127, got 128",
+        "zero_point: expected an integer from -128 to 127, got 128",
     ),
     "bias": (
         lambda: ops.requantize(ACC, 1.0, bias=ACC[0, :5]),
