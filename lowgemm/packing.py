@@ -178,12 +178,17 @@ class ConvPacking:
         lanes, depth = self.layout.lanes, self.layout.depth
         return (self.panels, self.tap_rows, self.tap_cols, self.padded_run // depth, lanes, depth)
 
-    def pack(self, weight: np.ndarray) -> np.ndarray:
-        """Pack `weight` `(out, in / groups, [kernel_d,] kernel_h, kernel_w)` into `packed_shape`, same dtype."""
+    def pack(self, weight: np.ndarray, zeros: np.ndarray | None = None) -> np.ndarray:
+        """Pack `weight` `(out, in / groups, [kernel_d,] kernel_h, kernel_w)` into `packed_shape`, same dtype.
+
+        `zeros` `(out,)` are the weights that stand for 0, which merged groups have outside the diagonal.
+        """
         _, per_group, *_, kernel_w = weight.shape
         dense = np.zeros(
             (self.groups, self.group_out, self.tap_rows, kernel_w, self.group_in), weight.dtype
         )
+        if zeros is not None:
+            dense += zeros.astype(weight.dtype).reshape(self.groups, self.group_out, 1, 1, 1)
         each_out = self.group_out // self.merged
         taps = (self.tap_rows, kernel_w)
         blocks = weight.reshape(self.groups, self.merged, each_out, per_group, *taps)

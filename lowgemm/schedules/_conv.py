@@ -48,9 +48,15 @@ def schedule_qconv2d(
     yo, yi = sch.split(y, [None, config.rows])
     xo, xi = sch.split(x, [None, config.columns])
     po, pi, lane = sch.split(o, [None, config.vectors, lanes])
-    if config.order == "rows":
+    outer = [*images]
+    if config.order == "rows" and _steps.extent(sch, yo) > 1:
         yb, yt = sch.split(yo, [None, config.block])
-        sch.reorder(*images, yb, po, yt, xo, yi, xi, pi, lane)
+        outer += [yb]
+        sch.reorder(*outer, po, yt, xo, yi, xi, pi, lane)
+    elif config.order == "rows":
+        xb, xo = sch.split(xo, [None, config.block])
+        outer += [yo, xb]
+        sch.reorder(*outer, po, xo, yi, xi, pi, lane)
     else:
         sch.reorder(po, *images, yo, xo, yi, xi, pi, lane)
     if holds_codes(shape, packing, form):
@@ -76,9 +82,11 @@ def schedule_qconv2d(
     sch.reorder(r, c, jo, ji, ay, ax, ap, al, jk)
 
     # Parallel loops come before decompose_reduction, which refuses the dataflow otherwise.
-    block = sch.fuse(*images, yb) if config.order == "rows" else po
+    block = sch.fuse(*outer) if config.order == "rows" else po
     parallel = sch.parallel if shape.macs >= SERIAL_MACS else lambda loop: None
     parallel(block)
+    if form.output.weight_zero:
+        _place_sums(sch, config, block, parallel)
     if form.staged:
         _place_stage(sch, shape, config, block, parallel)
     if form.widen:
@@ -119,6 +127,17 @@ def _vectorize_output(sch, whole, shape, form, yi, xi, pi, lane) -> None:
         sch.vectorize(lane)
     else:
         _steps.vectorize_guarded(sch, lane, shape.out_channels)
+
+
+def _place_sums(sch, config, block, parallel) -> None:
+    """Sum windows where their block needs them, or, under panels, all of them beforehand."""
+    for name in ("window_sums", "channel_sums"):
+        sums = sch.get_sblock(name)
+        if config.order == "rows":
+            sch.compute_at(sums, block, preserve_unit_loops=True)
+        else:
+            reduced = 2 if name == "window_sums" else 1
+            parallel(sch.fuse(*sch.get_loops(sums)[: -reduced - 1]))
 
 
 def _place_stage(sch, shape, config, block, parallel) -> None:

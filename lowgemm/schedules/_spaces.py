@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from lowgemm.packing import ConvPacking, ConvShape, dot_layout
 from lowgemm.targets import CpuTarget
-from lowgemm.tiling import ConvConfig, DepthwiseConfig, check_depthwise_config
+from lowgemm.tiling import ConvConfig, DepthwiseConfig, block_tiles, check_depthwise_config
 
 # A dot product takes four to five cycles, two begin in one: fewer accumulators wait for each other.
 _FEWEST_ACCUMULATORS = 4
@@ -34,7 +34,7 @@ def conv_space(shape: ConvShape, target: CpuTarget, threads: int) -> Iterator[Co
             ]
             for unroll in unrolls:
                 for widen in widenings:
-                    for order, block, prefetch in _orders(shape, rows, threads, widen):
+                    for order, block, prefetch in _orders(shape, rows, columns, threads, widen):
                         yield ConvConfig(
                             rows, columns, vectors, lanes, unroll, order, block, widen, prefetch
                         )
@@ -82,10 +82,10 @@ def _tiles(shape: ConvShape, target: CpuTarget, panels: int) -> list[tuple[int, 
 
 
 def _orders(
-    shape: ConvShape, rows: int, threads: int, widen: bool
+    shape: ConvShape, rows: int, columns: int, threads: int, widen: bool
 ) -> Iterator[tuple[str, int, bool]]:
     """(order, block, prefetch) of the loops outside the tile."""
-    for block in _blocks(-(-shape.out_height // rows), shape.batch, threads):
+    for block in _blocks(block_tiles(shape, rows, columns), shape.out_images, threads):
         yield "rows", block, False
     yield "panels", 1, False
     if not widen and shape.out_height * shape.out_width > 1:

@@ -3,11 +3,14 @@
 Apart from the schedules, because whoever calls a kernel that is compiled already must not wait for TVM to load.
 """
 
+from lowgemm.tiling._acc16 import acc16_configs as acc16_configs
+from lowgemm.tiling._acc16 import acc16_packing as acc16_packing
 from lowgemm.tiling._balance import balanced_divisor as balanced_divisor
 from lowgemm.tiling._balance import parallel_loss as parallel_loss
 from lowgemm.tiling._conv import FEW_PIXELS as FEW_PIXELS
 from lowgemm.tiling._conv import SERIAL_MACS as SERIAL_MACS
 from lowgemm.tiling._conv import ConvConfig as ConvConfig
+from lowgemm.tiling._conv import block_tiles as block_tiles
 from lowgemm.tiling._conv import check_conv_config as check_conv_config
 from lowgemm.tiling._conv import default_conv_config as default_conv_config
 from lowgemm.tiling._conv import needs_stage as needs_stage

@@ -23,8 +23,8 @@ class ConvConfig:
     """The knobs of one kernel.
 
     `rows` x `columns` pixels by `vectors` x `lanes` outputs are held in registers; `unroll` dot-product groups of the
-    reduction are unrolled. `order` is "rows" (a parallel block is `block` tile rows with all outputs: large images) or
-    "panels" (a parallel block is one step of outputs: large weights). `widen` stores weights again in 16 bits before
+    reduction are unrolled. `order` is "rows" (a parallel block is `block` tile rows, or, where there is one, `block`
+    tiles of it, with all outputs: large images) or "panels" (a parallel block is one step of outputs: large weights). `widen` stores weights again in 16 bits before
     use, where the target's instruction wants that. `prefetch` fetches the next panel of weights under "panels", where
     they are read as they are stored.
     """
@@ -77,19 +77,21 @@ def default_conv_config(shape: ConvShape, target: CpuTarget, threads: int = 1) -
     rows, columns, vectors = _register_tile(shape, target, panels, _steps(packing))
     pixels = shape.out_height * shape.out_width
     weights = shape.taps * shape.in_channels * shape.out_channels // shape.groups
-    tile_rows = -(-shape.out_height // rows)
     # A block of rows re-reads all weights; a panel re-reads the whole input. The larger operand is read once.
     if shape.groups == 1 and (pixels < FEW_PIXELS or weights > 4 * pixels * shape.in_channels):
         order, block = "panels", 1
     else:
         order = "rows"
         # Input and output of a block stay in L2 beside the weights.
-        staged = 2 * shape.in_channels * shape.strides[0] * shape.planes.kernel
-        row_bytes = (staged + shape.out_channels) * shape.width * rows
-        # Neighbours stage the rows between them twice.
-        edge = 0.1 * (shape.kernel[0] - 1) / shape.strides[0] + 0.02
-        limit = min(160 * 1024 // row_bytes, tile_rows // 4)
-        block = balanced_divisor(tile_rows, limit, threads, edge, shape.out_images)
+        tiles = block_tiles(shape, rows, columns)
+        along, others = (rows, shape.width) if shape.out_height > rows else (columns, rows)
+        kernel, stride = (axis[shape.out_height <= rows] for axis in (shape.kernel, shape.strides))
+        staged = 2 * shape.in_channels * stride * shape.planes.kernel
+        tile_bytes = (staged + shape.out_channels) * others * along
+        # Neighbours stage what lies between them twice.
+        edge = 0.1 * (kernel - 1) / stride + 0.02
+        limit = min(160 * 1024 // tile_bytes, tiles // 4)
+        block = balanced_divisor(tiles, limit, threads, edge, shape.out_images)
     if order == "panels":
         # Fewer vectors at once use inputs less often, but may leave every thread as much to do.
         divisors = [d for d in range(1, vectors + 1) if vectors % d == 0]
@@ -102,6 +104,12 @@ def default_conv_config(shape: ConvShape, target: CpuTarget, threads: int = 1) -
     prefetch = order == "panels" and not widen and pixels > 1
     unroll = _unroll(packing, target, rows * columns * vectors)
     return ConvConfig(rows, columns, vectors, lanes, unroll, order, block, widen, prefetch)
+
+
+def block_tiles(shape: ConvShape, rows: int, columns: int) -> int:
+    """What blocks of rows consist of: rows of tiles, or, where there is only one, its tiles."""
+    tile_rows = -(-shape.out_height // rows)
+    return tile_rows if tile_rows > 1 else -(-shape.out_width // columns)
 
 
 def _is_avx2(target: CpuTarget) -> bool:
@@ -184,6 +192,6 @@ def check_conv_config(shape: ConvShape, target: CpuTarget, config: ConvConfig) -
     packing = ConvPacking.of(shape, dot_layout(target, config.lanes))
     if packing.panels % config.vectors:
         raise ValueError(f"{config}: {config.vectors} vectors do not divide {packing.panels}")
-    tile_rows = -(-shape.out_height // config.rows)
-    if config.order == "rows" and tile_rows % config.block:
-        raise ValueError(f"{config}: blocks of {config.block} do not divide {tile_rows} rows")
+    tiles = block_tiles(shape, config.rows, config.columns)
+    if config.order == "rows" and tiles % config.block:
+        raise ValueError(f"{config}: blocks of {config.block} do not divide {tiles} rows")

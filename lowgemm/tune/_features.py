@@ -12,6 +12,7 @@ import numpy as np
 from lowgemm.packing import ConvPacking, ConvShape
 from lowgemm.schedules import KernelTask, depthwise_packing, dot_layout, needs_stage, parallel_loss
 from lowgemm.targets.peak import cache_sizes
+from lowgemm.tiling import block_tiles
 
 # Where the machine does not say how large its caches are; L1 and L2 of a common CPU.
 _CACHES = {"L1": 32 << 10, "L2": 1 << 20, "L3": 16 << 20}
@@ -78,8 +79,12 @@ def _conv(task: KernelTask, config: Any) -> dict[str, float]:
     window = rows * run * packing.group_in * operand
     image = shape.height * shape.width * shape.in_channels * operand
     if config.order == "rows":
-        blocks = shape.batch * (tiles_y // config.block)
-        block = ((config.block * config.rows * shape.strides[0]) + shape.kernel[0]) * shape.width
+        tiles = block_tiles(shape, config.rows, config.columns)
+        blocks = shape.out_images * (tiles // config.block)
+        block_rows, block_columns = config.block * config.rows * shape.strides[0], shape.width
+        if tiles_y == 1:
+            block_rows, block_columns = rows, config.block * config.columns * shape.strides[1]
+        block = (block_rows + shape.kernel[0]) * block_columns
         held = block * shape.in_channels * operand + panel * panels
     else:
         blocks, held = panels, panel + image
