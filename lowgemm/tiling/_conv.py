@@ -137,7 +137,7 @@ def _avx2_pressure(dots: int, vectors: int, steps: int) -> float:
     """
     free = 16 - dots - vectors - (1 if vectors == 1 else 2)
     waiting = 1.06 if free < 2 else 1.03 if free < 4 else 1.0
-    return waiting * (1 + 0.02 * dots if steps < _AVX2_LONG else 1.0)
+    return waiting * (1 + 0.04 * dots if steps < _AVX2_LONG else 1.0)
 
 
 def _register_tile(
