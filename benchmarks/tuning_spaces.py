@@ -98,8 +98,18 @@ class Space:
 
     @property
     def times(self) -> dict[Any, float]:
-        """Those that worked, relative to the default."""
+        """Of those that worked, relative to the default."""
         return {config: row[0] for config, row in self.rows.items() if len(row) == 2}
+
+    @property
+    def known(self) -> dict[Any, float]:
+        """`times` without those that were disturbed both times they were measured; the default is always there."""
+        default = default_config(self.task)
+        return {
+            config: time
+            for config, time in self.times.items()
+            if config == default or self.rows[config][1] <= _DISTURBED
+        }
 
     def measure(self, configs: list[Any], rounds: int, builder: Builder, runner: Runner) -> None:
         """Measure `configs`, each in turns with the default."""
@@ -215,7 +225,7 @@ def judge(path: Path, seeds: int) -> None:
     click.echo(f"trials until within {1 - _GOOD:.0%} of the best; median of {seeds} seeds")
     good_defaults = 0
     for space in spaces:
-        times = space.times
+        times = space.known
         best = min(times.values())
         default = times[default_config(space.task)] / best
         good_defaults += default <= _GOOD_DEFAULT
@@ -236,14 +246,14 @@ def judge(path: Path, seeds: int) -> None:
 def records_of(space: Space, count: int) -> list[Record]:
     """Some of a space as a database would hold them."""
     rng = np.random.default_rng(0)
-    times = space.times
+    times = space.known
     configs = [list(times)[i] for i in rng.permutation(len(times))[:count]]
     return [Record(space.task, c, "host", times[c], times[c], 0.0, True) for c in configs]
 
 
 def trials_needed(space: Space, seed: int, others: list[Record]) -> int:
     """Trials of the tuner's search, the default one counted, until one is good."""
-    times = space.times
+    times = space.known
     goal = min(times.values()) / _GOOD
     trials: list[Record] = []
     while len(trials) < len(times):
@@ -260,7 +270,7 @@ def trials_needed(space: Space, seed: int, others: list[Record]) -> int:
 
 def random_trials_needed(space: Space, seed: int) -> int:
     """The same where the default comes first and then configurations are drawn at random."""
-    times = space.times
+    times = space.known
     goal = min(times.values()) / _GOOD
     default = default_config(space.task)
     rest = [config for config in times if config != default]
