@@ -41,9 +41,9 @@ def schedule_quantize_rows(
             scale, bias, inverse = map(build.Bind, form.of_range(low, high))
 
             def body(start, lanes: int) -> None:
-                codes = form.rounded((elements(start, lanes) - bias) * inverse)
+                values = (elements(start, lanes) - bias) * inverse
                 at = [row, form.code_byte(start)]
-                store(dst, form.packed(codes, lanes), at, lanes // form.per_byte)
+                store(dst, form.packed(values, lanes), at, lanes // form.per_byte)
 
             begin = tirx.const(0, "int64")
             vectors(begin, columns, columns, width, body, form.per_byte)
@@ -128,17 +128,16 @@ def _range(
     def reduce(lanes: int) -> None:
         held = {name: register(lanes, "float32") for name in names}
 
-        def first(start, lanes: int) -> None:
-            for name, value in values(start, lanes).items():
-                store(held[name], value, [0], lanes)
-
-        def body(start, lanes: int) -> None:
+        def body(start) -> None:
             for name, value in values(start, lanes).items():
                 store(held[name], combine[name](load(held[name], [0], lanes), value), [0], lanes)
 
-        first(begin + (count - lanes if lanes > 1 else 0), lanes)
-        with build.serial(count // lanes) as v:
-            body(begin + v * lanes, lanes)
+        for name, value in values(begin + tirx.min(count - lanes, 0), lanes).items():
+            store(held[name], value, [0], lanes)
+        with build.serial(1, count // lanes) as v:
+            body(begin + v * lanes)
+        if lanes > 1:
+            when(count % lanes != 0, lambda: body(begin + count - lanes))
         for name in names:
             total = fold(load(held[name], [0], lanes), lanes, combine[name])
             build.buffer_store(results[name], total, [0])

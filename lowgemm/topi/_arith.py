@@ -1,6 +1,7 @@
 """Scalar expressions that several operators share."""
 
 from tvm import te, tirx
+from tvm.target.codegen import llvm_lookup_intrinsic_id
 
 
 def f32(value: float):
@@ -45,6 +46,22 @@ def fma(a, b, c):
 def to_float(value):
     """`value` as float32, in as many lanes as it has."""
     return value.astype(like("float32", value))
+
+
+def nearest(value):
+    """The nearest integer to float32 `value`, ties to even, as int32: one instruction for a vector.
+
+    Of a NaN, and outside of int32, the instruction gives -2^31. So the caller bounds the value above.
+    """
+    kind = tirx.const(llvm_lookup_intrinsic_id("llvm.lrint"), "uint32")
+    return tirx.call_intrin(like("int32", value), "tirx.call_llvm_pure_intrin", kind, value)
+
+
+def saturated(value, dtype: str):
+    """int32 `value` as an 8-bit code, the nearest that there is: what packing instructions do by themselves."""
+    low, high = (0, 255) if dtype == "uint8" else (-128, 127)
+    bounded = tirx.min(tirx.max(value, tirx.const(low, "int32")), tirx.const(high, "int32"))
+    return bounded.astype(like(dtype, value))
 
 
 def wrapping_sum(a, b):

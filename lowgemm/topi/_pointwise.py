@@ -12,7 +12,18 @@ import numpy as np
 from tvm import tirx
 
 from lowgemm.topi import _epilogue, _narrow
-from lowgemm.topi._arith import f32, like, round_clamped, to_float, wrapping_sum
+from lowgemm.topi._arith import (
+    f32,
+    like,
+    nearest,
+    round_clamped,
+    saturated,
+    to_float,
+    wrapping_sum,
+)
+
+# Beyond all codes, and far enough from the ends of int32 for a zero point.
+_FAR = 2.0**30
 
 
 @dataclass(frozen=True)
@@ -39,11 +50,13 @@ class Pointwise:
 
 def quantizing(dtype: str, axis: str) -> Pointwise:
     """q = clamp(rint(x * inverse) + zero_point), ties to even: `quant.quantize_reciprocal`, inverse = 1 / scale."""
-    low, high = _limits(dtype)
 
     def value(x, inverse, zero_point):
-        code = _epilogue.quantized_from(x * inverse, zero_point, f32(low), f32(high))
-        return code.astype(like(dtype, x))
+        # A NaN stays one here, and becomes the least integer.
+        real = tirx.min(f32(_FAR), x * inverse)
+        if dtype == "int8":  # zero points below 0 would take the least integer out of range
+            real = tirx.max(real, f32(-_FAR))
+        return saturated(nearest(real) + zero_point.astype(like("int32", zero_point)), dtype)
 
     return Pointwise("float32", dtype, _floats(axis, "inverse", "zero_point"), value)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from lowgemm.topi._arith import f32, fma, like, round_clamped_int, to_float
+from lowgemm.topi._arith import f32, fma, like, nearest, saturated, to_float
 
 # Keeps FBGEMM's reciprocal of an empty range finite.
 _EPSILON = 1e-8
@@ -86,7 +86,7 @@ class RowFormat:
     def of_range(self, low, high):
         """(scale, bias, inverse) of a row with elements from `low` to `high`, all float32.
 
-        The first two are in `params` as they are; the code of x is `rounded((x - bias) * inverse)`.
+        The first two are in `params` as they are; the code of x is the nearest integer to (x - bias) * inverse.
         """
         top = f32(float(self.largest))
         if self.params == "float32":
@@ -98,13 +98,10 @@ class RowFormat:
         scale = tirx.Select(scale == f32(0.0), one, scale)
         return scale, low, one / scale
 
-    def rounded(self, value):
-        """The nearest code to `value`, ties to even, as int32."""
-        return round_clamped_int(value, f32(0.0), f32(float(self.largest)))
-
-    def packed(self, codes, lanes: int):
-        """The bytes of int32 `codes`, `lanes` of them and a multiple of `per_byte`."""
-        small = codes.astype(like("uint8", codes))
+    def packed(self, values, lanes: int):
+        """The bytes of the nearest codes to float32 `values`, `lanes` of them and a multiple of `per_byte`."""
+        bounded = tirx.min(f32(float(self.largest)), values)
+        small = saturated(nearest(bounded), "uint8")
         if self.bits == 8:
             return small
         # The codes of a byte as the bytes of a word, moved together into its lowest one.

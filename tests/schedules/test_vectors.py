@@ -29,7 +29,7 @@ BAGS = {
 FUNCTIONS: dict[str, tuple[Callable[[CpuTarget], tvm.tirx.PrimFunc], tuple[str, ...]]] = {
     "quantize": (
         lambda t: schedules.schedule_pointwise(topi.quantizing("uint8", "all"), t),
-        ("vmulps", "vminps", "vmaxps"),
+        ("vmulps", "vminps", "vcvtps2dq"),
     ),
     "requantize": (
         lambda t: schedules.schedule_pointwise(topi.requantizing("uint8", "row", "int32"), t),
