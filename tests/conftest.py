@@ -8,11 +8,15 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import isa
 
 _ROOT = Path(__file__).parent.parent
 
+
+# `--hypothesis-profile=thorough`: the examples of tests/ops/test_random.py that CI has no time for.
+settings.register_profile("thorough")
 
 _CACHE = "LOWGEMM_CACHE"
 _own_cache = pytest.StashKey[str]()

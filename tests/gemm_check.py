@@ -10,6 +10,7 @@ from lowgemm.quant import (
     choose_fixed_point,
     choose_qparams,
     from_bfloat16,
+    min_max,
     quantize_linear,
     quantize_reciprocal,
     sum_factors,
@@ -55,36 +56,28 @@ class Product:
         residual: np.ndarray | None = None,
     ) -> np.ndarray:
         """What the oracle gives; bfloat16 as its bits."""
-        if self.b.ndim == 2:
-            return self._matrix(a, self.b, row_scale, row_zero_point, residual, self.b_zero_point)
-        # One zero point for each matrix, or for each of its columns.
-        zeros = np.asarray(self.b_zero_point)
-        zeros = zeros.reshape(len(self.b) if zeros.size > 1 else 1, -1)
-        zeros = np.broadcast_to(zeros, (len(self.b), zeros.shape[1]))
-        per_matrix = zip(
-            a,
-            self.b,
-            *(
-                [None] * len(self.b) if x is None else x
-                for x in (row_scale, row_zero_point, residual)
-            ),
-            zeros,
-            strict=True,
-        )
-        if self.quantize is not None and self.quantize.range == "tensor":
-            raise NotImplementedError("one range for all matrices of a batch")
-        return np.stack([self._matrix(*each) for each in per_matrix])
-
-    def _matrix(self, a, b, row_scale, row_zero_point, residual, b_zero_point) -> np.ndarray:
-        columns = b.shape[0] if self.transposed else b.shape[1] * self.groups
-        if a.size == 0:
-            kind = "uint16" if self.output.dtype == "bfloat16" else self.output.dtype
-            return np.empty((*a.shape[:-1], columns), kind)
-        zero: Any = row_zero_point if row_zero_point is not None else self.a_zero_point
+        zero: Any = self.a_zero_point if row_zero_point is None else row_zero_point
         if self.quantize is not None:
             if self.quantize.range == "row" and self.groups > 1:
                 raise NotImplementedError("each group has a range of its own")
             a, zero, row_scale = quantized(a, self.quantize)
+        if self.b.ndim == 2:
+            return self._matrix(a, self.b, zero, row_scale, residual, self.b_zero_point)
+        # Of the right matrices: one zero point, one for each of them, or one for each of all their columns.
+        count = len(self.b)
+        of_columns = np.asarray(self.b_zero_point)
+        of_columns = of_columns.reshape(count if of_columns.size > 1 else 1, -1)
+        zeros = np.broadcast_to(of_columns, (count, of_columns.shape[1]))
+        zero = zero if np.ndim(zero) else [zero] * count
+        extras = [[None] * count if x is None else x for x in (row_scale, residual)]
+        each = zip(a, self.b, zero, *extras, zeros, strict=True)
+        return np.stack([self._matrix(*values) for values in each])
+
+    def _matrix(self, a, b, zero, row_scale, residual, b_zero_point) -> np.ndarray:
+        columns = b.shape[0] if self.transposed else b.shape[1] * self.groups
+        if a.size == 0:
+            kind = "uint16" if self.output.dtype == "bfloat16" else self.output.dtype
+            return np.empty((*a.shape[:-1], columns), kind)
         form = {"groups": self.groups, "rhs_transposed": self.transposed}
         offsets = {"groups": self.groups, "transposed": self.transposed}
         return reference.output_stage(
@@ -110,9 +103,9 @@ def quantized(a: np.ndarray, how: ops.Quantize) -> tuple[np.ndarray, Any, np.nda
         return quantize_reciprocal(a, how.scale, how.zero_point), how.zero_point, None
     rows = a.reshape(-1, a.shape[-1])
     if how.range == "tensor":
-        params = [choose_qparams(float(a.min()), float(a.max()))] * len(rows)
+        params = [choose_qparams(*min_max(a))] * len(rows)
     else:
-        params = [choose_qparams(float(row.min()), float(row.max())) for row in rows]
+        params = [choose_qparams(*min_max(row)) for row in rows]
     codes = [
         quantize_reciprocal(row, p.scale, p.zero_point) for row, p in zip(rows, params, strict=True)
     ]

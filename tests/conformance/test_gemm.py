@@ -1,8 +1,8 @@
 """FBGEMM's tests of its packed integer product (test/PackedRequantizeTest.cc), against the oracle with ==.
 
-Its shapes, layouts, granularities, groups and numbers, from `fbgemm_shapes.json`. Its data is drawn such that no pair of
-products saturates 16 bits: here it is not, because nothing saturates. Where it halves the columns to get rows that are
-further apart than they are long, here all three matrices lie in wider ones.
+Its shapes, layouts, granularities, groups and numbers, from `fbgemm_shapes.json`. Its data is drawn such that no pair
+of products saturates 16 bits: here it is not, because nothing saturates. Where it halves the columns to get rows that
+are further apart than they are long, here all three matrices lie in wider ones.
 """
 
 import json
