@@ -40,16 +40,20 @@ class Prepared:
 
     def __call__(self, work: int, *args: np.ndarray | int | float) -> None:
         """Run on `args`, as much work as `work` multiply-accumulates are."""
-        call: Call | None = getattr(self._local, "call", None)
-        if call is None:
+        state: tuple[Call, list] | None = getattr(self._local, "state", None)
+        if state is None:
             call = Call(self._library, "main", args, work=work)
             call.release()
-            self._local.call = call
+            shapes = [value.shape if isinstance(value, np.ndarray) else None for value in args]
+            self._local.state = (call, shapes)
         else:
+            call, shapes = state
             for index, value in enumerate(args):
                 if isinstance(value, np.ndarray):
                     call.rebind(index, value)
-                    call.reshape(index, value.shape)
+                    if value.shape != shapes[index]:
+                        call.reshape(index, value.shape)
+                        shapes[index] = value.shape
                 else:
                     call.set_number(index, value)
             call.set_rows(0, work)

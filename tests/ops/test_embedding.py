@@ -1,5 +1,6 @@
 """Embedding bags equal the oracle bit for bit; a bad index is named and never read."""
 
+import mmap
 import threading
 from typing import Any
 
@@ -16,6 +17,8 @@ from isa import isas
 
 F = np.float32
 ROWS = 50
+# Linux's MAP_NORESERVE, which Python's mmap does not name: no swap is set aside.
+_NO_RESERVE = 0x4000
 # table -> what `reference` is told of it
 TABLES: dict[str, dict[str, Any]] = {
     "float32": {},
@@ -139,6 +142,20 @@ def test_offsets_lengths_and_neither(rng, isa: str) -> None:
     small = offsets.astype(np.int32)
     assert ops.embedding_bag(table, indices, offsets=small, target=isa).tobytes() == want.tobytes()
     assert np.array_equal(ops.embedding_bag(table, indices, target=isa), table[indices])
+
+
+def test_a_table_of_more_than_four_gigabytes() -> None:
+    """Of which all but three rows were never written, and take no memory."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
+    rows = 60_000_000
+    with mmap.mmap(-1, rows * 72, flags=flags) as memory:
+        table = np.frombuffer(memory, np.uint8).reshape(rows, 72)
+        far = [0, 30_000_001, rows - 1]
+        table[far] = quant.quantize_rows(np.arange(192, dtype=F).reshape(3, 64))
+        want = quant.dequantize_rows(table[far])
+        got = ops.embedding_bag(table, np.array(far))
+        assert np.array_equal(got, want)
+        del table
 
 
 def test_nothing_to_sum(rng) -> None:
