@@ -9,6 +9,7 @@ from lowgemm.lower._layout import declare_written, in_model_order, store_written
 from lowgemm.lower._params import add_params
 from lowgemm.lower._program import Operand
 from lowgemm.packing import ConvPacking, ConvShape
+from lowgemm.tiling import row_image
 
 _LETTER = {"uint8": "u8", "int8": "s8", "float32": "f32"}
 
@@ -20,7 +21,7 @@ def conv(context: Context, node: Node) -> None:
     shape = graph.types[x].shape
     weight: np.ndarray = attrs["weight"]
     if attrs["gemm"]:
-        height, width = _image(int(np.prod(shape[:-1])))
+        height, width = row_image(int(np.prod(shape[:-1])))
         conv = ConvShape(1, height, width, shape[-1], weight.shape[0], (1, 1))
     else:
         pads = tuple(attrs.get("pads", (0, 0, 0, 0)))
@@ -129,18 +130,6 @@ def _depthwise(context: Context, node: Node, conv: ConvShape) -> None:
         f"_1x{config.columns}x{packing.channels}_{target.level}"
     )
     _finish_conv(context, node, symbol, args, out_shape, final.dtype, kernel, conv.macs, task)
-
-
-def _image(rows: int) -> tuple[int, int]:
-    """The rows of a matrix as an image, whose blocks of rows stay in the caches and go to different threads.
-
-    A width that the widest register tile divides is best.
-    """
-    widths = [w for w in range(28, 257) if rows % w == 0]
-    if rows < schedules.FEW_PIXELS or not widths:
-        return 1, rows
-    width = max(widths, key=lambda w: (w % 28 == 0, w))
-    return rows // width, width
 
 
 def _finish_conv(context, node, symbol, args, out_shape, out_dtype, kernel, macs, task) -> None:

@@ -162,6 +162,10 @@ class Call:
         """
         self._tensors[index].data = address_of(array)
 
+    def point(self, index: int, address: int) -> None:
+        """Let argument `index` begin at `address`; else as `rebind`."""
+        self._tensors[index].data = address
+
     def reshape(self, index: int, shape: tuple[int, ...]) -> None:
         """Let argument `index`, a contiguous array, have `shape`, of as many axes as before."""
         self._sizes[index][: len(shape)] = shape

@@ -12,7 +12,7 @@ import numpy as np
 from lowgemm.ops._arrays import OperandError, array, expect, integer, level, one_scale
 from lowgemm.ops._call import Call
 from lowgemm.ops._library import Library, kernels
-from lowgemm.ops._output import EIGHT_BIT, Output, store_type
+from lowgemm.ops._output import EIGHT_BIT, Output, stage_arguments, store_type
 from lowgemm.packing import ConvPacking
 from lowgemm.quant import choose_qparams
 from lowgemm.targets import CpuTarget
@@ -351,7 +351,7 @@ class _Variant:
         output = options.output_form()
         configs = default_gemm_configs(packing, target)
         self.symbols = [f"rows{config.rows}" for config in configs]
-        self.names = _argument_names(output, dynamic)
+        self.names = stage_arguments(output, dynamic)
         wide = options.depth * (2 if form["staged"] else 1) + 4 * options.columns
         self.block = max(1, _BLOCK_BYTES // (wide * configs[-1].rows))
 
@@ -576,27 +576,6 @@ def _packed(packing: ConvPacking, w: np.ndarray) -> np.ndarray:
     aligned = memory[start : start + packed.size].reshape(packed.shape)
     aligned[...] = packed
     return aligned
-
-
-def _argument_names(output: dict[str, Any], dynamic: bool) -> list[str]:
-    """The arguments of `topi.OutputStage`, in its order."""
-    real, fixed = output["dtype"] != "int32", output["rounding"] == "fixed_point"
-    wanted = {
-        "offset": True,
-        "weight_zero": output["weight_zero"],
-        "column_sum": output["row_zero"],
-        "multiplier": real and not fixed,
-        "fixed_multiplier": fixed,
-        "fixed_shift": fixed,
-        "bias": output["bias"],
-        "out": real,
-        "row_zero": output["row_zero"] and not dynamic,
-        "row_scale": output["row_scale"] and not dynamic,
-        "other": output["residual"] is not None,
-        "add": output["residual"] is not None and output["dtype"] in EIGHT_BIT,
-        "table": output["table"],
-    }
-    return [name for name, present in wanted.items() if present]
 
 
 def _scattered(matrix: np.ndarray) -> bool:

@@ -267,3 +267,24 @@ def store_type(dtype: str) -> np.dtype:
 
         return np.dtype(ml_dtypes.bfloat16)
     return np.dtype(dtype)
+
+
+def stage_arguments(output: dict[str, Any], dynamic: bool = False) -> list[str]:
+    """The arguments of `topi.OutputStage` of the form `output`, in its order; `dynamic`: rows' params are found."""
+    real, fixed = output["dtype"] != "int32", output["rounding"] == "fixed_point"
+    wanted = {
+        "offset": True,
+        "weight_zero": output["weight_zero"],
+        "column_sum": output["row_zero"],
+        "multiplier": real and not fixed,
+        "fixed_multiplier": fixed,
+        "fixed_shift": fixed,
+        "bias": output["bias"],
+        "out": real,
+        "row_zero": output["row_zero"] and not dynamic,
+        "row_scale": output["row_scale"] and not dynamic,
+        "other": output["residual"] is not None,
+        "add": output["residual"] is not None and output["dtype"] in EIGHT_BIT,
+        "table": output["table"],
+    }
+    return [name for name, present in wanted.items() if present]

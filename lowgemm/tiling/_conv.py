@@ -24,9 +24,9 @@ class ConvConfig:
 
     `rows` x `columns` pixels by `vectors` x `lanes` outputs are held in registers; `unroll` dot-product groups of the
     reduction are unrolled. `order` is "rows" (a parallel block is `block` tile rows, or, where there is one, `block`
-    tiles of it, with all outputs: large images) or "panels" (a parallel block is one step of outputs: large weights). `widen` stores weights again in 16 bits before
-    use, where the target's instruction wants that. `prefetch` fetches the next panel of weights under "panels", where
-    they are read as they are stored.
+    tiles of it, with all outputs: large images) or "panels" (a parallel block is one step of outputs: large weights).
+    `widen` stores weights again in 16 bits before use, where the target's instruction wants that. `prefetch` fetches
+    the next panel of weights under "panels", where they are read as they are stored.
     """
 
     rows: int
@@ -195,3 +195,15 @@ def check_conv_config(shape: ConvShape, target: CpuTarget, config: ConvConfig) -
     tiles = block_tiles(shape, config.rows, config.columns)
     if config.order == "rows" and tiles % config.block:
         raise ValueError(f"{config}: blocks of {config.block} do not divide {tiles} rows")
+
+
+def row_image(rows: int) -> tuple[int, int]:
+    """The rows of a matrix as an image, whose blocks of rows stay in the caches and go to different threads.
+
+    A width that the widest register tile divides is best.
+    """
+    widths = [w for w in range(28, 257) if rows % w == 0]
+    if rows < FEW_PIXELS or not widths:
+        return 1, rows
+    width = max(widths, key=lambda w: (w % 28 == 0, w))
+    return rows // width, width

@@ -16,7 +16,7 @@ class DepthwiseForm:
     """The variant of the operator: input dtype, output stage, and how it is computed.
 
     `columns` is the width of the register tile; `shared` says that output rows share interleaved rows. The sum of
-    `passes` filters is applied: two of 8 bits make up for one that does not fit.
+    `passes` filters is applied: several of 8 bits make up for one that does not fit.
     """
 
     in_dtype: str

@@ -1,0 +1,390 @@
+"""Which kernels a convolution of given sizes consists of, and what they take."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from lowgemm.ops._call import Call, address_of
+from lowgemm.ops._library import Library, kernels, runtime
+from lowgemm.ops._output import EIGHT_BIT, Output, stage_arguments
+from lowgemm.ops._phases import Phase, phases, transposed_size
+from lowgemm.ops._prepared import bits_of
+from lowgemm.packing import FLAT, Axis, ConvPacking, ConvShape, DepthwisePacking, dot_layout
+from lowgemm.targets import CpuTarget
+from lowgemm.tiling import (
+    default_conv_config,
+    default_depthwise_config,
+    depthwise_packing,
+    needs_stage,
+    row_image,
+    shares_rows,
+)
+
+_CACHE_LINE = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Filters:
+    """A weight and how it is applied; packed for kernels when they ask for it.
+
+    `values` int16 `(out, in / groups, *kernel)` are the weights without their zero points, which are `zeros` `(out,)`,
+    of weights moved into the range of int8. `axes` have no sizes yet.
+    """
+
+    values: np.ndarray
+    zeros: np.ndarray
+    x_dtype: str
+    x_zero_point: int
+    axes: tuple[Axis, ...]
+    groups: int
+    in_channels: int
+    transposed: bool
+    output_padding: tuple[int, ...]
+    target: CpuTarget
+    _packed: dict[tuple, _Packed] = field(default_factory=dict)
+
+    @property
+    def rank(self) -> int:
+        return len(self.axes)
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        return self.values.shape[2:]
+
+    @property
+    def out_channels(self) -> int:
+        return self.values.shape[0]
+
+    @cached_property
+    def depthwise(self) -> bool:
+        """Whether each group has one input channel. Outputs that fill vectors are better taken as dense products."""
+        each = self.out_channels // self.groups
+        return self.groups == self.in_channels > 1 and each % self.target.lanes != 0
+
+    @cached_property
+    def passes(self) -> int:
+        """How many int8 numbers add up to a weight without its zero point. If one does, zero points cost nothing."""
+        return max(-(-int(self.values.max()) // 127), -(int(self.values.min()) // 128), 1)
+
+    def sized(self, sizes: Sequence[int]) -> list[Axis]:
+        """The axes of an input."""
+        return [replace(axis, size=size) for axis, size in zip(self.axes, sizes, strict=True)]
+
+    def out_sizes(self, sizes: Sequence[int]) -> Iterator[int]:
+        """The extents of the output's axes."""
+        for axis, more in zip(self.sized(sizes), self.output_padding, strict=True):
+            yield transposed_size(axis, more) if self.transposed else axis.out
+
+    def phases(self, sizes: Sequence[int]) -> list[tuple[Phase, ...]]:
+        """The ordinary convolutions that this one consists of: their axes."""
+        each = []
+        for axis, more in zip(self.sized(sizes), self.output_padding, strict=True):
+            whole = Phase(0, 1, tuple(range(axis.kernel)), axis)
+            each.append(phases(axis, more) if self.transposed else [whole])
+        return list(itertools.product(*each))
+
+    def packed(self, packing: ConvPacking | DepthwisePacking, phase: Sequence[Phase]) -> _Packed:
+        """The weights of a phase in the order of `packing`."""
+        key = (packing, *(p.taps for p in phase))
+        if key not in self._packed:
+            self._packed[key] = self._pack(packing, phase)
+        return self._packed[key]
+
+    def _pack(self, packing: ConvPacking | DepthwisePacking, phase: Sequence[Phase]) -> _Packed:
+        values = self.values
+        for axis, p in enumerate(phase, 2):
+            # Outputs that no tap reaches get a tap of zeros.
+            values = values.take(p.taps, axis) if p.taps else np.zeros_like(values.take([0], axis))
+        sums = values.sum(axis=tuple(range(1, values.ndim)), dtype=np.int64)
+        if isinstance(packing, DepthwisePacking):
+            if values.ndim == 3:
+                values = values[..., None]
+            packed = np.concatenate([packing.pack(part) for part in self._addends(values)])
+        elif self.passes == 1:
+            packed = packing.pack(values.astype(np.int8))
+        else:
+            raw = values + per_channel(self.zeros, values.ndim)
+            packed = packing.pack(raw.astype(np.int8), self.zeros)
+        return _Packed(_aligned(packed), sums)
+
+    def _addends(self, values: np.ndarray) -> Iterator[np.ndarray]:
+        """`values` as the sum of int8 arrays, one for each pass."""
+        for _ in range(self.passes):
+            part = values.clip(-128, 127)
+            values = values - part
+            yield part.astype(np.int8)
+
+
+@dataclass(frozen=True, eq=False)
+class _Packed:
+    """Packed weights, and the sums of each output channel's without zero points, int64."""
+
+    weight: np.ndarray
+    sums: np.ndarray
+
+
+@dataclass(frozen=True)
+class _View:
+    """A part of an array: shape, strides and offset in elements."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int = 0
+
+    @property
+    def declared(self) -> tuple[int, ...] | None:
+        """The strides, or None if elements lie one after the other."""
+        pairs = zip(self.shape, self.strides, _compact(self.shape), strict=True)
+        return None if all(s == c or n == 1 for n, s, c in pairs) else self.strides
+
+    def of(self, whole: np.ndarray) -> np.ndarray:
+        """The part of `whole`."""
+        strides = [s * whole.itemsize for s in self.strides]
+        flat = whole.reshape(-1)[self.offset :]
+        return np.lib.stride_tricks.as_strided(flat, self.shape, strides)
+
+
+class Plan:
+    """The kernels for one shape of the input."""
+
+    def __init__(self, filters: Filters, output: Output, shape, out_shape) -> None:
+        self.out_shape = out_shape
+        self._local = threading.local()
+        self._parts: list[_Part] = []
+        if 0 in out_shape:
+            return
+        for phase in filters.phases(shape[1:-1]):
+            self._parts.append(_Part(filters, output, shape[0], phase, out_shape))
+        symbols: dict[str, str] = {}
+        functions: dict[str, _Part] = {}
+        for part in self._parts:
+            # Phases of the same geometry have the same code.
+            part.symbol = symbols.setdefault(repr(part.params), f"part{len(symbols)}")
+            functions[part.symbol] = part
+        params = {symbol: part.params for symbol, part in functions.items()}
+
+        def make():
+            return {symbol: part.make() for symbol, part in functions.items()}
+
+        self._library = kernels("qconv", params, filters.target, make)
+
+    def run(self, x: np.ndarray, out: np.ndarray, residual: np.ndarray | None) -> None:
+        """Convolve, by calls that are described once in each thread."""
+        calls: list[Call] | None = getattr(self._local, "calls", None)
+        if calls is None:
+            calls = self.calls(x, out, residual)
+            for call in calls:
+                call.release()
+            self._local.calls = calls
+        else:
+            for part, call in zip(self._parts, calls, strict=True):
+                call.point(0, address_of(x))
+                call.point(call.last, address_of(out) + part.dst.offset * out.itemsize)
+                if residual is not None:
+                    moved = part.other.offset * residual.itemsize
+                    call.point(part.residual_at, address_of(residual) + moved)
+        for call in calls:
+            call()
+
+    def calls(self, x: np.ndarray, out: np.ndarray, residual: np.ndarray | None) -> list[Call]:
+        """The calls for these arrays, which they keep alive."""
+        out = bits_of(out)
+        return [part.call(self._library, x, out, residual) for part in self._parts]
+
+
+class _Part:
+    """One kernel of a plan: the convolution, or one of those that a transposed one consists of."""
+
+    def __init__(
+        self,
+        filters: Filters,
+        output: Output,
+        batch: int,
+        phase: Sequence[Phase],
+        out_shape: tuple[int, ...],
+    ) -> None:
+        self.symbol = ""
+        self._filters = filters
+        self._shape = shape = _conv_shape(filters, batch, phase)
+        self._data_shape = _data_shape(filters, shape)
+        self.other = _window(filters, shape, phase, out_shape)
+        self._config: Any
+        self._packing: Any
+        target, threads = filters.target, runtime().threads
+        if filters.depthwise:
+            self._config = default_depthwise_config(shape, target, threads)
+            self._packing = depthwise_packing(target, self._config.segments)
+            self.dst = _in_blocks(self.other, shape, self._packing, self._config.columns)
+            self._staged = flip = True
+        else:
+            self._config = default_conv_config(shape, target, threads)
+            self._packing = ConvPacking.of(shape, dot_layout(target, self._config.lanes))
+            self.dst = self.other
+            self._staged = needs_stage(shape, self._packing, filters.x_dtype, self._config)
+            flip = self._packing.layout.lhs == "uint8"
+        self._form = output.form(filters.passes > 1 and not filters.depthwise, False)
+        self.params = {
+            "shape": asdict(shape),
+            "in": filters.x_dtype,
+            "form": self._form,
+            "config": asdict(self._config),
+            "depthwise": filters.depthwise,
+            "passes": filters.passes,
+            "strides": [self.dst.declared, self.other.declared],
+        }
+        self._args = self._arguments(output, filters.packed(self._packing, phase), flip)
+        self.residual_at = list(self._args).index("other") + 1 if output.residual else 0
+
+    def _arguments(self, output: Output, packed: _Packed, flip: bool) -> dict[str, Any]:
+        """What the kernel takes between its input and its output, in order; "other" is not known yet."""
+        filters = self._filters
+        channels = filters.out_channels
+        point = filters.x_zero_point + (128 if flip and filters.x_dtype == "int8" else 0)
+        each = {
+            "offset": (output.integer_bias(channels) - point * packed.sums).astype(np.int32),
+            "weight_zero": filters.zeros.astype(np.int32),
+            **output.columns(channels, filters.groups),
+        }
+        depthwise = isinstance(self._packing, DepthwisePacking)
+        pad = self._packing.pack_channels if depthwise else self._packing.pad_channels
+        found: dict[str, Any] = {k: np.ascontiguousarray(pad(v)) for k, v in each.items()}
+        found.update(_common_arguments(output), other=None)
+        args: dict[str, Any] = {"weight": packed.weight}
+        if self._staged:
+            args["pad"] = np.array([filters.x_zero_point], np.int32)
+        return args | {name: found[name] for name in stage_arguments(self._form)}
+
+    def make(self):
+        """The scheduled function."""
+        from lowgemm import schedules, topi
+        from lowgemm.ops._buffers import strided
+
+        filters, shape, packing, config = self._filters, self._shape, self._packing, self._config
+        output, target = topi.OutputForm(**self._form), filters.target
+        if filters.depthwise:
+            shared = shares_rows(shape, packing.layout, config)
+            tile = config.columns
+            form = topi.DepthwiseForm(filters.x_dtype, output, tile, shared, filters.passes)
+            func = topi.qdepthwise2d(shape, packing, form)
+            func = schedules.schedule_qdepthwise2d(func, shape, packing, form, target, config)
+        else:
+            widen = packing.layout.rhs != "int8" and config.widen
+            tile = (config.rows, config.columns)
+            form = topi.ConvForm(filters.x_dtype, output, tile, self._staged, widen)
+            func = topi.qconv2d(shape, packing, form)
+            func = schedules.schedule_qconv2d(func, shape, packing, form, target, config)
+        views = {func.params[-1].name: self.dst, "other": self.other}
+        declared = {name: view.declared for name, view in views.items()}
+        return strided(func, {name: strides for name, strides in declared.items() if strides})
+
+    def call(self, library: Library, x, out, residual: np.ndarray | None) -> Call:
+        """The call for these arrays."""
+        args = dict(self._args)
+        if residual is not None:
+            args["other"] = self.other.of(residual)
+        arrays = [x.reshape(self._data_shape), *args.values(), self.dst.of(out)]
+        return Call(library, self.symbol, arrays, work=self._shape.macs)
+
+
+def _conv_shape(filters: Filters, batch: int, phase: Sequence[Phase]) -> ConvShape:
+    """The convolution over two axes, or three if it must be, that a phase is."""
+    axes = [p.axis for p in phase]
+    plain = all(p.step == 1 for p in phase)
+    if plain and not filters.depthwise and all(axis == Axis(axis.size) for axis in axes):
+        # A matrix product: pixels are rows.
+        height, width = row_image(batch * math.prod(axis.size for axis in axes))
+        return _two_axes(filters, 1, Axis(height), Axis(width))
+    if plain and len(axes) == 3 and axes[0] == Axis(axes[0].size):
+        batch *= axes.pop(0).size
+    if len(axes) == 1:
+        # Depthwise kernels make one word of vertical neighbours.
+        axes.insert(filters.depthwise, Axis())
+    shape = _two_axes(filters, batch, *axes[-2:])
+    return shape if len(axes) == 2 else replace(shape, planes=axes[0])
+
+
+def _two_axes(filters: Filters, batch: int, rows: Axis, columns: Axis) -> ConvShape:
+    return ConvShape(
+        batch,
+        rows.size,
+        columns.size,
+        filters.in_channels,
+        filters.out_channels,
+        (rows.kernel, columns.kernel),
+        (rows.stride, columns.stride),
+        (rows.before, columns.before, rows.after, columns.after),
+        (rows.dilation, columns.dilation),
+        filters.groups,
+    )
+
+
+def _data_shape(filters: Filters, shape: ConvShape) -> tuple[int, ...]:
+    planes = () if shape.planes == FLAT else (shape.planes.size,)
+    outer = (shape.batch, *planes, shape.height)
+    if filters.depthwise:
+        return (*outer, shape.width, shape.in_channels)
+    return (*outer, shape.width * shape.in_channels)
+
+
+def _window(
+    filters: Filters, shape: ConvShape, phase: Sequence[Phase], out_shape: tuple[int, ...]
+) -> _View:
+    """The outputs of a phase, with the axes of `shape`'s output."""
+    planes = () if shape.planes == FLAT else (shape.planes.out,)
+    extents = (shape.batch, *planes, shape.out_height, shape.out_width, shape.out_channels)
+    steps = _compact(out_shape)
+    if all(p.step == 1 for p in phase):
+        return _View(extents, _compact(extents))
+    offset = sum(p.first * step for p, step in zip(phase, steps[1:-1], strict=True))
+    strides = [p.step * step for p, step in zip(phase, steps[1:-1], strict=True)]
+    if len(phase) == 1:
+        strides.insert(filters.depthwise, 0)
+    return _View(extents, (steps[0], *strides[-len(extents) + 2 :], 1), offset)
+
+
+def _in_blocks(view: _View, shape: ConvShape, packing: DepthwisePacking, columns: int) -> _View:
+    """`view` `(..., width, channels)` with the axes that depthwise kernels give their output."""
+    *outer, width, channels = view.shape
+    *steps, step, _ = view.strides
+    whole = width % columns == 0 and channels % packing.channels == 0
+    if packing.segments == 1 and whole:
+        inner = (packing.blocks(channels), packing.chunks, 4, 4)
+        return _View((*outer, width, *inner), (*steps, step, *_compact(inner)), view.offset)
+    segment = width // packing.segments
+    extents = (*outer, packing.segments, segment, channels)
+    return _View(extents, (*steps, segment * step, step, 1), view.offset)
+
+
+def _compact(shape: Sequence[int]) -> tuple[int, ...]:
+    """The strides of elements that lie one after the other."""
+    return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+
+
+def _common_arguments(output: Output) -> dict[str, Any]:
+    """What an output stage has once for all channels."""
+    found: dict[str, Any] = {"out": output.params(), "table": output.table}
+    if output.residual and output.dtype in EIGHT_BIT:
+        found["add"] = output.sum_params()
+    return found
+
+
+def _aligned(packed: np.ndarray) -> np.ndarray:
+    """A copy at the beginning of a cache line."""
+    memory = np.empty(packed.size + _CACHE_LINE, np.int8)
+    start = -address_of(memory) % _CACHE_LINE
+    aligned = memory[start : start + packed.size].reshape(packed.shape)
+    aligned[...] = packed
+    return aligned
+
+
+def per_channel(values: np.ndarray, axes: int) -> np.ndarray:
+    """`values` `(out,)` int16, along the first of `axes` axes."""
+    return values.astype(np.int16).reshape(-1, *[1] * (axes - 1))
