@@ -5,9 +5,9 @@
     net = lowgemm.load("model.so", threads=2)
     out = net({"x": array})
 
-`quantize` writes the quantized model that `compile` would use, and `tune` finds the fastest kernels for it by measuring.
-`ops` has the kernels as operators on arrays. Importing this module needs numpy only; functions import their tools when
-they are called.
+`quantize` writes the quantized model that `compile` would use, `tune` finds the fastest kernels for it by measuring,
+and `ops` has the kernels as operators on arrays. Importing this module needs numpy only; functions import their tools
+when they are called.
 """
 
 from lowgemm import ops as ops
