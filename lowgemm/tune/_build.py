@@ -13,6 +13,7 @@ import numpy as np
 
 from lowgemm import artifact, codegen, lower
 from lowgemm.errors import TuningError
+from lowgemm.graph import Graph
 from lowgemm.schedules import (
     KernelTask,
     config_from_json,
@@ -20,6 +21,7 @@ from lowgemm.schedules import (
     task_from_json,
     task_to_json,
 )
+from lowgemm.targets import CpuTarget
 from lowgemm.tune._problem import Problem, problem, task_seed
 from lowgemm.tune._worker import Json, Worker, WorkerFailure, serve
 
@@ -68,6 +70,17 @@ class Builder:
             arrays: dict[str, Any] = {f"in_{name}": value for name, value in made.inputs.items()}
             np.savez(path, expected=made.expected, **arrays)
         return path
+
+    def model(
+        self, graph: Graph, level: CpuTarget, threads: int, configs: dict[tuple, Any]
+    ) -> tuple[Path, list[KernelTask | None]]:
+        """The library of a whole model, and the task of each of its steps."""
+        program = lower.lower(graph.copy(), level, threads, configs)
+        variant = codegen.generate(program, level)
+        path = self._folder / f"model-{next(self._numbers)}.so"
+        plan = artifact.Plan("model", *codegen.ports(graph), (variant,))
+        artifact.build(plan, path, runtime=self._runtime)
+        return path, [call.task for call in program.calls]
 
     def close(self) -> None:
         """End the processes."""

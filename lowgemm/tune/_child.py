@@ -37,7 +37,8 @@ def answer(job: Json) -> Json:
     """Do `job` in a child process; {"failure": reason} if it does not end well.
 
     Keys of the job: `candidate` and `incumbent` (paths of libraries; no incumbent: the candidate is measured against
-    itself), `data` (from `Builder.data`), `threads`, `rounds` (at most), `seconds` and `bytes` (limits).
+    itself), `data` (from `Builder.data`), `threads`, `rounds` (at most), `seconds` and `bytes` (limits). Or, instead of
+    the first three, `models`: two libraries of whole models, whose steps are timed in turns.
     """
     read, write = os.pipe()
     child = os.fork()
@@ -93,7 +94,7 @@ def _be_the_child(job: Json, write: int) -> None:
         ceiling = virtual + 4 * job["bytes"] + (1 << 30)
         resource.setrlimit(resource.RLIMIT_AS, (ceiling, ceiling))
         try:
-            result = _measure(job)
+            result = _compare_models(job) if "models" in job else _measure(job)
         except (LowgemmError, MemoryError) as error:
             result = {"failure": f"running: {' '.join(str(error).split()) or 'out of memory'}"}
         os.write(write, json.dumps(result).encode())
@@ -174,6 +175,22 @@ def _measure(job: Json) -> Json:
         "candidate": taken[1],
         **compare(ratios),
     }
+
+
+def _compare_models(job: Json) -> Json:
+    """The fastest seconds of every step in each round, of both models; data as good as any, nothing flushed."""
+    nets = [load(path, threads=job["threads"]) for path in job["models"]]
+    rng = np.random.default_rng(0)
+    inputs = {
+        port.name: rng.integers(0, 100, port.shape).astype(port.dtype) for port in nets[0].inputs
+    }
+    bound = [net.bind(inputs) for net in nets]
+    steps: list[list[list[float]]] = [[], []]
+    for number in range(job["rounds"]):
+        for index in (0, 1) if number % 2 else (1, 0):
+            runs = [bound[index].step_seconds() for _ in range(_LEAST_RUNS)]
+            steps[index].append([min(step) for step in zip(*runs, strict=True)])
+    return {"failure": None, "steps": steps}
 
 
 def compare(ratios: list[float]) -> dict[str, Any]:

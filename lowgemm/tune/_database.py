@@ -19,6 +19,7 @@ from lowgemm.schedules import (
     KernelTask,
     config_from_json,
     config_to_json,
+    default_config,
     task_from_json,
     task_to_json,
 )
@@ -71,7 +72,7 @@ class Database:
 
     @property
     def records(self) -> list[Record]:
-        """All records, in the order in which they were written; of repetitions the last."""
+        """All records, in the order in which their trials were first written; of repetitions the last."""
         return list(self._records.values())
 
     def of(self, task: KernelTask, cpu: str) -> list[Record]:
@@ -89,7 +90,11 @@ class Database:
         except OSError as error:
             raise TuningError(f"cannot read {self.path}: {error.strerror}") from error
 
-    def append(self, record: Record) -> bool:
+    def amend(self, record: Record) -> None:
+        """Write a record that takes the place of the one of the same trial."""
+        self.append(record, again=True)
+
+    def append(self, record: Record, again: bool = False) -> bool:
         """Write a record and wait until the disk has it; False if another tuner recorded the same trial before.
 
         Raises:
@@ -98,7 +103,7 @@ class Database:
         try:
             with _locked(self.path) as descriptor:
                 self._read_new(descriptor)
-                if record.identity in self._records:
+                if record.identity in self._records and not again:
                     return False
                 line = json.dumps(_to_json(record), sort_keys=True).encode() + b"\n"
                 end = os.fstat(descriptor).st_size
@@ -147,8 +152,7 @@ class Database:
             reason = " ".join(str(error).split())[:200]
             self._report(f"{self.path}, line {self._lines} is skipped: {reason}")
             return
-        self._records.pop(record.identity, None)
-        self._records[record.identity] = record
+        self._records[record.identity] = record  # at the place of the first one
 
 
 def best_records(records: Iterable[Record]) -> list[Record]:
@@ -166,10 +170,15 @@ def best_records(records: Iterable[Record]) -> list[Record]:
 def configs_for(records: Iterable[Record], cpu: str) -> dict[tuple, Any]:
     """What lowering takes: the best configuration of every task, by its key.
 
-    This CPU's measurements count first; of other CPUs', the one with the largest gain.
+    This CPU's measurements count first; of other CPUs', the one with the largest gain. A task's first configuration
+    beat none: today's heuristics may know better, so it is left to them, unless what they choose has failed.
     """
+    records = list(records)
+    failed = {r.task.key for r in records if r.failure and r.config == default_config(r.task)}
     chosen: dict[tuple, Record] = {}
     for record in best_records(records):
+        if (record.relative or 1.0) >= 1.0 and record.task.key not in failed:
+            continue
         rank = (record.cpu != cpu, record.relative)
         known = chosen.get(record.task.key)
         if known is None or rank < (known.cpu != cpu, known.relative):

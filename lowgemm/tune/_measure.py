@@ -5,15 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from lowgemm.errors import TargetError
+from lowgemm.errors import TargetError, TuningError
 from lowgemm.tune import _host
 from lowgemm.tune._worker import Json, Worker, WorkerFailure
 
 # Beside what its model takes, a kernel needs its stage and a few buffers.
 _LIMIT_BYTES = 1 << 30
 _LIMIT_SECONDS = 20.0
+_MODEL_SECONDS, _MODEL_BYTES = 300.0, 8 << 30
 # Numpy's threads would be in the way, and do nothing here.
 _ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+# Of two models: in each round, the seconds of each step.
+ModelTimes = list[list[list[float]]]
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,14 @@ class Runner(Protocol):
         """
         ...
 
+    def compare_models(self, models: tuple[Path, Path], threads: int, rounds: int) -> ModelTimes:
+        """Time the steps of two models in turns.
+
+        Raises:
+            TuningError: a model cannot be run, or the machine cannot be reached any more.
+        """
+        ...
+
     def peak(self, level: str) -> float | None:
         """The most GOPS that one core reaches with the level's dot products; None if that cannot be measured."""
         ...
@@ -87,6 +99,17 @@ class LocalRunner:
             return outcome_of(self._worker.call(request, job.seconds + 30))
         except WorkerFailure as failure:
             return Outcome(f"measuring: {failure}")
+
+    def compare_models(self, models: tuple[Path, Path], threads: int, rounds: int) -> ModelTimes:
+        limits = {"seconds": _MODEL_SECONDS, "bytes": _MODEL_BYTES}
+        request = {"models": [*map(str, models)], "threads": threads, "rounds": rounds, **limits}
+        try:
+            answer = self._worker.call(request, _MODEL_SECONDS + 30)
+        except WorkerFailure as failure:
+            raise TuningError(f"the model cannot be timed: {failure}") from failure
+        if answer["failure"] is not None:
+            raise TuningError(f"the model cannot be timed: {answer['failure']}")
+        return answer["steps"]
 
     def peak(self, level: str) -> float | None:
         return peak_gops(level)

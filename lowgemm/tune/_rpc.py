@@ -20,10 +20,12 @@ from typing import Any
 from lowgemm.errors import InputError, TargetError, TuningError
 from lowgemm.targets import CpuTarget
 from lowgemm.tune import _host
-from lowgemm.tune._measure import Job, LocalRunner, Outcome, peak_gops
+from lowgemm.tune._measure import Job, LocalRunner, ModelTimes, Outcome, peak_gops
 
 LOOPBACK = "127.0.0.1"
-_HOST, _MEASURE, _PEAK = (f"lowgemm.tune.{name}" for name in ("host", "measure", "peak"))
+_HOST, _MEASURE, _COMPARE, _PEAK = (
+    f"lowgemm.tune.{name}" for name in ("host", "measure", "compare", "peak")
+)
 _CONNECT_SECONDS = 5.0
 _PORTS = 100  # tried from the one that is asked for
 
@@ -44,6 +46,12 @@ class RemoteRunner:
         outcome = json.loads(self._call(_MEASURE, json.dumps(request)))
         times = {name: tuple(outcome[name]) for name in ("candidate", "incumbent")}
         return Outcome(**{**outcome, **times})
+
+    def compare_models(self, models: tuple[Path, Path], threads: int, rounds: int) -> ModelTimes:
+        for path in models:
+            self._upload(path)
+        request = {"models": [path.name for path in models], "threads": threads, "rounds": rounds}
+        return json.loads(self._call(_COMPARE, json.dumps(request)))
 
     def peak(self, level: str) -> float | None:
         return float(self._call(_PEAK, level)) or None
@@ -156,20 +164,30 @@ def _register() -> None:
 
     runners: list[LocalRunner] = []
 
-    def measure(text: str) -> str:
+    def runner() -> LocalRunner:
         if not runners:
             runners.append(LocalRunner())
+        return runners[0]
+
+    def compare(text: str) -> str:
+        request = json.loads(text)
+        first, second = (Path(Path(name).name).absolute() for name in request["models"])
+        times = runner().compare_models((first, second), request["threads"], request["rounds"])
+        return json.dumps(times)
+
+    def measure(text: str) -> str:
         request = json.loads(text)
         files = {
             name: Path(Path(request[name]).name).absolute() if request[name] else None
             for name in ("candidate", "incumbent", "data")
         }
-        outcome = asdict(runners[0].measure(Job(**{**request, **files})))
+        outcome = asdict(runner().measure(Job(**{**request, **files})))
         return json.dumps(outcome)
 
     functions = (
         (_HOST, lambda: json.dumps(_host.describe())),
         (_MEASURE, measure),
+        (_COMPARE, compare),
         (_PEAK, lambda level: peak_gops(level) or 0.0),
     )
     for name, function in functions:

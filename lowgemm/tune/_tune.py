@@ -37,6 +37,8 @@ def tune(
 ) -> list[TaskResult]:
     """Search for the fastest configuration of each distinct kernel, by measuring them.
 
+    Of a model, what was found counts in the end only if it is faster inside the model, too.
+
     Args:
         model: an ONNX model, as `lowgemm.compile` takes it, with `calibration` and `shapes`.
         tuning_db: the database, a file of JSON lines. What it holds counts, and what is measured is added at once.
@@ -71,24 +73,35 @@ def tune(
     _need_xgboost()
     if rpc is None:
         check_local(levels)
+    from lowgemm import passes
+    from lowgemm.frontend.quantize import load_graph
     from lowgemm.tune._build import Builder, default_jobs
+    from lowgemm.tune._confirm import confirm
     from lowgemm.tune._database import Database
-    from lowgemm.tune._extract import tasks_of_shapes
+    from lowgemm.tune._extract import tasks_of, tasks_of_shapes
     from lowgemm.tune._tuner import Tuner
 
     database = Database(tuning_db, report)
     count = threads or len(os.sched_getaffinity(0))
     runners = _runners(rpc, key, levels)
     try:
-        if shapes_file is not None:
-            tasks = tasks_of_shapes(Path(shapes_file), levels, count)
+        graph = None
+        if model is None:
+            tasks = tasks_of_shapes(Path(shapes_file or ""), levels, count)
         else:
-            tasks = _tasks_of_model(model, calibration, shapes, levels, count)
+            graph = passes.fuse_quantized(load_graph(model, calibration, shapes))
+            tasks = tasks_of(graph, levels, count)
+            if not tasks:
+                raise TuningError(f"{model} has no quantized convolution or product to tune")
         with tempfile.TemporaryDirectory(prefix="lowgemm-tune-") as scratch:
             builder = Builder(Path(scratch), default_jobs())
             try:
                 tuner = Tuner(tasks, database, runners, builder, seed)
                 tuner.run(trials, progress)
+                if graph is not None:
+                    for level in levels:
+                        states = tuner.states()
+                        confirm(graph, level, count, states, database, runners[0], builder)
                 return tuner.results()
             finally:
                 builder.close()
@@ -146,17 +159,6 @@ def _runners(rpc: str | None, key: str | None, levels: list[CpuTarget]) -> list[
     from lowgemm.tune._rpc import connect
 
     return list(connect(rpc, key, levels))
-
-
-def _tasks_of_model(model, calibration, shapes, levels, threads):
-    from lowgemm import passes
-    from lowgemm.frontend.quantize import load_graph
-    from lowgemm.tune._extract import tasks_of
-
-    tasks = tasks_of(passes.fuse_quantized(load_graph(model, calibration, shapes)), levels, threads)
-    if not tasks:
-        raise TuningError(f"{model} has no quantized convolution or matrix product to tune")
-    return tasks
 
 
 def _need_xgboost() -> None:

@@ -217,9 +217,12 @@ class Tuner:
 
 def _wins(outcome: Outcome) -> bool:
     """Whether the candidate beat the incumbent by more than the measured noise."""
-    if outcome.failure is not None:
-        return False
-    return outcome.ratio < 1 - max(_ERRORS * outcome.noise, _LEAST_GAIN)
+    return outcome.failure is None and is_gain(outcome.ratio, outcome.noise)
+
+
+def is_gain(ratio: float, noise: float) -> bool:
+    """Whether a ratio of times with the standard error `noise` is a gain."""
+    return ratio < 1 - max(_ERRORS * noise, _LEAST_GAIN)
 
 
 def _versions() -> dict[str, str]:

