@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -73,42 +74,37 @@ def embedding_bag(
             position. `out` may then be partly written.
     """
     table = operand(table, "table", _TABLES, "bfloat16")
+    if table.ndim != 2:
+        raise OperandError(f"table: expected shape (rows, columns), got shape {table.shape}")
     indices = _vector(indices, "indices", _INTEGERS)
-    kind, columns = _table(table, bits, params, scale_bias_last)
     starts = _starts(indices.size, offsets, lengths)
     bags = indices.size if starts is None else starts.size - 1
-    extras = []
     if remap is not None:
         remap = _vector(remap, "remap", _INT32)
-        extras.append(remap)
-    place = None
     if weights is not None:
         weights = _vector(weights, "weights", _FLOAT32)
         if not positional and weights.size != indices.size:
             raise OperandError(
                 f"weights: expected one for each of {indices.size} indices, got {weights.size}"
             )
-        place = "position" if positional else "index"
-    one_of("dtype", dtype, FLOATS)
-    one_of("bfloat16_rounding", bfloat16_rounding, ("rne", "half_up"))
-    kernel = _kernel(
-        kind,
-        columns,
-        dtype,
-        name_of(indices.dtype),
-        None if starts is None else name_of(starts.dtype),
-        place,
+    variant = _variant(
+        table.dtype,
+        table.shape[1],
+        (bits, params, scale_bias_last),
+        (dtype, bfloat16_rounding),
+        indices.dtype,
+        None if starts is None else starts.dtype,
+        None if weights is None else "position" if positional else "index",
         mean,
         remap is not None,
-        dtype == "bfloat16" and bfloat16_rounding == "half_up",
         target_key(target),
     )
     lists = [v for v in (remap, indices, starts, weights) if v is not None]
-    out = result(out, (bags, columns), store_type(dtype), table, *lists)
+    out = result(out, (bags, variant.columns), variant.dtype, table, *lists)
     status = np.zeros(1, np.int32)
     if remap is None or remap.size or not indices.size:
-        work = indices.size * columns * _WORK
-        kernel(work, bits_of(table), *lists, bits_of(out), status)
+        work = indices.size * variant.columns * _WORK
+        variant.kernel(work, bits_of(table), *lists, bits_of(out), status)
     else:
         status[0] = 1
     if status[0]:
@@ -122,22 +118,6 @@ def _vector(value: Any, name: str, dtypes: tuple[np.dtype, ...]) -> np.ndarray:
     if found.ndim != 1:
         raise OperandError(f"{name}: expected one axis, got shape {found.shape}")
     return found
-
-
-def _table(
-    table: np.ndarray, bits: int, params: str | None, last: bool
-) -> tuple[str | tuple[int, str, bool], int]:
-    """The float type or the row format (bits, params, last) of the table, and its columns."""
-    if table.ndim != 2 or table.shape[1] == 0:
-        raise OperandError(f"table: expected shape (rows, columns), got shape {table.shape}")
-    if table.dtype != np.uint8:
-        return name_of(table.dtype), table.shape[1]
-    params = params or ("float32" if bits == 8 else "float16")
-    size = row_params(bits, params)
-    columns = (table.shape[1] - size) * (8 // bits)
-    if columns <= 0:
-        raise OperandError(f"table: expected rows of more than {size} bytes, got {table.shape[1]}")
-    return (bits, params, last), columns
 
 
 def _starts(count: int, offsets: Any, lengths: Any) -> np.ndarray | None:
@@ -198,35 +178,68 @@ def _reason(
     )
 
 
+@dataclass(frozen=True)
+class _Variant:
+    """What dtypes and options decide."""
+
+    kernel: Prepared
+    columns: int
+    dtype: np.dtype
+
+
 @functools.cache
-def _kernel(
-    kind: str | tuple[int, str, bool],
-    columns: int,
-    dtype: str,
-    indices: str,
-    offsets: str | None,
+def _variant(
+    table: np.dtype,
+    width: int,
+    form: tuple[int, str | None, bool],
+    rounded: tuple[str, str],
+    indices: np.dtype,
+    offsets: np.dtype | None,
     weights: str | None,
     mean: bool,
     pruned: bool,
-    half_up: bool,
     key,
-) -> Prepared:
+) -> _Variant:
+    """The kernel for a table with rows of `width` elements.
+
+    Args:
+        form: bits, params and scale_bias_last, of rows of codes.
+        rounded: dtype and bfloat16_rounding of the result.
+
+    Raises:
+        OperandError: there is no such form, or no such result.
+    """
+    dtype, rounding = rounded
+    one_of("dtype", dtype, FLOATS)
+    one_of("bfloat16_rounding", rounding, ("rne", "half_up"))
+    kind: str | tuple[int, str, bool] = name_of(table)
+    columns = width
+    if table == np.uint8:
+        bits, params, last = form
+        kind = (bits, params or ("float32" if bits == 8 else "float16"), last)
+        size = row_params(*kind[:2])
+        columns = (width - size) * (8 // bits)
+        if columns <= 0:
+            raise OperandError(f"table: expected rows of more than {size} bytes, got {width}")
+    if columns == 0:
+        raise OperandError("table: expected rows with elements, got none")
     target = resolve(key)
     fields = {
         "columns": columns,
         "result": dtype,
-        "indices": indices,
-        "offsets": offsets,
+        "indices": name_of(indices),
+        "offsets": None if offsets is None else name_of(offsets),
         "weights": weights,
-        "mean": mean,
+        "mean": bool(mean),
         "pruned": pruned,
-        "half_up": half_up,
+        "half_up": dtype == "bfloat16" and rounding == "half_up",
     }
 
     def make():
         from lowgemm import schedules, topi
 
-        table = kind if isinstance(kind, str) else topi.RowFormat(*kind)
-        return schedules.schedule_bags(topi.BagForm(table=table, **fields), target)
+        row = kind if isinstance(kind, str) else topi.RowFormat(*kind)
+        return schedules.schedule_bags(topi.BagForm(table=row, **fields), target)
 
-    return Prepared("embedding_bag", {"table": kind, **fields}, target, make)
+    kernel = Prepared("embedding_bag", {"table": kind, **fields}, target, make)
+    return _Variant(kernel, columns, store_type(dtype))

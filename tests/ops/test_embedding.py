@@ -319,6 +319,10 @@ REFUSED = {
         {"table": TABLE[0]},
         "table: expected shape (rows, columns), got shape (6,)",
     ),
+    "columns of the table": (
+        {"table": TABLE[:, :0].copy()},
+        "table: expected rows with elements, got none",
+    ),
     "layout of the table": (
         {"table": TABLE[:, ::2]},
         "table: expected a C-contiguous array, got strides (24, 8)",
