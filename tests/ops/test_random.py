@@ -1,10 +1,12 @@
-"""Products that nobody thought of equal the oracle, bit for bit.
+"""Products and convolutions that nobody thought of equal the oracle, bit for bit.
 
 Compiling takes longer than anything else, so kernels come from pools that a seed decides, and each serves many
 examples: what a kernel is not compiled for (rows, data, strides, groups, zero points, multipliers) is drawn for each.
-`pytest --hypothesis-profile=thorough` takes more kernels and 2000 examples a level.
+`pytest --hypothesis-profile=thorough` takes more kernels and 2000 examples a level of either operator.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lowgemm import ops
+from lowgemm import ops, reference
 
-from gemm_check import CODES, Product, with_stride
+from gemm_check import CODES, Product, added, same, stage, with_stride
 from isa import isas
 from kernels import HARD_DATA, full_range
 
@@ -24,11 +26,16 @@ POOLS, KERNELS, EXAMPLES = (10, 7, 200) if THOROUGH else (1, 8, 150)
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """What a kernel is compiled for.
+class Stage:
+    """What an output stage is compiled for: the dtype of its bias, and fields of `ops.Output`."""
 
-    `layout` is that of the left matrix and the output; `fields` are those of `ops.Output`.
-    """
+    bias: str | None
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What a product's kernel is compiled for. `layout` is that of the left matrix and the output."""
 
     depth: int
     columns: int
@@ -37,38 +44,41 @@ class Kernel:
     weight_zero: bool
     row_zero: bool
     layout: str
-    bias: str | None
-    fields: dict[str, Any]
+    stage: Stage
 
 
 def choose(rng: np.random.Generator, *values: Any) -> Any:
     return values[rng.integers(len(values))]
 
 
+def random_stage(rng: np.random.Generator, rows: bool, ranged: bool) -> Stage:
+    """Any output stage; `rows`: rows may have scales of their own, `ranged`: they have."""
+    dtype = choose(rng, "int32", *CODES, *CODES, "float32", "bfloat16")
+    if ranged and dtype == "int32":
+        dtype = "float32"
+    if dtype == "int32":
+        return Stage(choose(rng, None, "int32"), {"dtype": dtype})
+    codes = dtype in CODES
+    fixed = codes and not ranged and choose(rng, False, False, True)
+    fields: dict[str, Any] = {"dtype": dtype, "rounding": "fixed_point" if fixed else "rne"}
+    fields["row_scale"] = rows and not fixed and not ranged and choose(rng, False, True)
+    bias = choose(rng, None, "int32", "float32")
+    if bias == "float32" and (fixed or (codes and (ranged or fields["row_scale"]))):
+        bias = "int32"
+    fields["activation"] = choose(rng, None, "relu", "relu6", None if fixed else "leaky_relu")
+    kinds = CODES if codes else ("float32", "bfloat16")
+    fields["residual"] = choose(rng, None, ops.Residual(choose(rng, *kinds)))
+    if codes and choose(rng, False, True):
+        fields["table"] = full_range(rng, (256,), dtype)
+    return Stage(bias, fields)
+
+
 def random_kernel(rng: np.random.Generator) -> Kernel:
-    """Any kernel of few columns and little depth."""
+    """Any product of few columns and little depth."""
     depth = choose(rng, 1, 2, 3, 4, 7, 8, 16, 31, 33, int(rng.integers(1, 130)))
     columns = choose(rng, 1, 5, 8, 16, 17, 32, 40, int(rng.integers(1, 100)))
     layout = choose(rng, "plain", "strided", "transposed", "transposed strided")
     quantize = choose(rng, None, None, None, "static", "tensor", "row")
-    ranged = quantize in ("tensor", "row")
-    dtype = choose(rng, "int32", *CODES, *CODES, "float32", "bfloat16")
-    if ranged and dtype == "int32":
-        dtype = "float32"
-    fields: dict[str, Any] = {"dtype": dtype}
-    bias = choose(rng, None, "int32")
-    if dtype != "int32":
-        codes = dtype in CODES
-        fixed = codes and not ranged and choose(rng, False, False, True)
-        fields["rounding"] = "fixed_point" if fixed else "rne"
-        fields["row_scale"] = not fixed and not ranged and choose(rng, False, True)
-        if not fixed and not (codes and (ranged or fields["row_scale"])):
-            bias = choose(rng, None, "int32", "float32")
-        fields["activation"] = choose(rng, None, "relu", "relu6", None if fixed else "leaky_relu")
-        kinds = CODES if codes else ("float32", "bfloat16")
-        fields["residual"] = choose(rng, None, ops.Residual(choose(rng, *kinds)))
-        if codes and choose(rng, False, True):
-            fields["table"] = full_range(rng, (256,), dtype)
     return Kernel(
         depth=depth + (layout != "plain" and depth == 1),
         columns=columns + (layout != "plain" and columns == 1),
@@ -77,23 +87,23 @@ def random_kernel(rng: np.random.Generator) -> Kernel:
         weight_zero=choose(rng, False, True),
         row_zero=quantize is None and choose(rng, False, False, True),
         layout=layout,
-        bias=bias,
-        fields=fields,
+        stage=random_stage(rng, True, quantize in ("tensor", "row")),
     )
 
 
-POOL = [
-    [random_kernel(rng) for _ in range(KERNELS)]
-    for rng in map(np.random.default_rng, range(2000, 2000 + POOLS))
-]
+def pools(seed: int, make: Callable[[np.random.Generator], Any]) -> list[list[Any]]:
+    generators = map(np.random.default_rng, range(seed, seed + POOLS))
+    return [[make(rng) for _ in range(KERNELS)] for rng in generators]
 
 
-def draw_output(data: st.DataObject, kernel: Kernel, rng, columns: int, groups: int) -> ops.Output:
-    """The kernel's output stage, with any numbers."""
+PRODUCTS: list[list[Kernel]] = pools(2000, random_kernel)
+
+
+def draw_output(
+    data: st.DataObject, kernel: Stage, rng, deviation: float, columns: int, groups: int
+) -> ops.Output:
+    """An output stage with any numbers, for sums of a standard deviation."""
     fields = dict(kernel.fields)
-    deviation = 74.0 * 74.0 * np.sqrt(kernel.depth)
-    if kernel.quantize in ("tensor", "row"):
-        deviation /= 64.0  # the scales of rows come on top
     if fields["dtype"] == "int32":
         if kernel.bias:
             fields["bias"] = rng.integers(-(2**31), 2**31, columns).astype(np.int32)
@@ -109,12 +119,11 @@ def draw_output(data: st.DataObject, kernel: Kernel, rng, columns: int, groups: 
     if kernel.bias == "int32":
         fields["bias"] = np.rint(rng.normal(0, deviation, columns)).astype(np.int32)
     if kernel.bias == "float32":
-        scale = np.exp(rng.normal(-3, 1, data.draw(st.sampled_from([1, groups, columns]))))
+        scale: Any = 3.0
         if codes:
+            scale = np.exp(rng.normal(-3, 1, data.draw(st.sampled_from([1, groups, columns]))))
             fields["bias_scale"] = scale.astype(np.float32)
             scale = np.repeat(scale, columns // scale.size) * deviation
-        else:
-            scale = 3.0
         fields["bias"] = (rng.normal(0, 1, columns) * scale).astype(np.float32)
     if fields["activation"] == "leaky_relu":
         fields["slope"] = data.draw(st.sampled_from([0.01, 0.2, 1.0, 1.5, -0.25, 0.0]))
@@ -137,6 +146,19 @@ def draw_output(data: st.DataObject, kernel: Kernel, rng, columns: int, groups: 
                 int(any_code[fields["dtype"]][2]),
             )
     return ops.Output(**fields)
+
+
+def random_residual(rng, output: ops.Output, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """What is added, if anything is, as the argument of a call."""
+    if output.residual is None:
+        return {}
+    kind = output.residual.dtype
+    if kind in CODES:
+        return {"residual": full_range(rng, shape, kind)}
+    real = rng.normal(0, 4, shape).astype(np.float32)
+    return {
+        "residual": real if kind == "float32" else (real.view(np.uint32) >> 16).astype(np.uint16)
+    }
 
 
 def draw_operands(data: st.DataObject, kernel: Kernel, rng) -> tuple[Product, np.ndarray]:
@@ -177,7 +199,10 @@ def draw_operands(data: st.DataObject, kernel: Kernel, rng) -> tuple[Product, np
     if kernel.quantize:
         quantize = ops.Quantize("static", 0.03, data.draw(st.sampled_from([0, 100, 255])))
         quantize = quantize if kernel.quantize == "static" else ops.Quantize(kernel.quantize)  # type: ignore[arg-type]
-    output = draw_output(data, kernel, rng, columns * groups, groups)
+    deviation = 74.0 * 74.0 * math.sqrt(depth)
+    if kernel.quantize in ("tensor", "row"):
+        deviation /= 64.0  # the scales of rows come on top
+    output = draw_output(data, kernel.stage, rng, deviation, columns * groups, groups)
     product = Product(b, kernel.a_dtype, a_zero, zeros, groups, quantize=quantize, output=output)
     if data.draw(st.booleans(), label="b transposed"):
         turned = b.swapaxes(-1, -2)
@@ -193,7 +218,7 @@ def draw_operands(data: st.DataObject, kernel: Kernel, rng) -> tuple[Product, np
 @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None)
 @given(data=st.data())
 def test_any_product(isa: str, pool: int, data: st.DataObject) -> None:
-    kernel = POOL[pool][data.draw(st.integers(0, KERNELS - 1), label="kernel")]
+    kernel = PRODUCTS[pool][data.draw(st.integers(0, KERNELS - 1), label="kernel")]
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32), label="seed"))
     product, a = draw_operands(data, kernel, rng)
     columns = kernel.columns * product.groups
@@ -204,14 +229,7 @@ def test_any_product(isa: str, pool: int, data: st.DataObject) -> None:
         given["row_zero_point"] = rng.integers(low, low + 256, shape[:-1]).astype(np.int32)
     if product.output.row_scale:
         given["row_scale"] = np.exp(rng.normal(0, 1, shape[:-1])).astype(np.float32)
-    if product.output.residual:
-        residual = product.output.residual.dtype
-        if residual in CODES:
-            given["residual"] = full_range(rng, shape, residual)
-        else:
-            given["residual"] = rng.normal(0, 4, shape).astype(np.float32)
-        if residual == "bfloat16":
-            given["residual"] = (given["residual"].view(np.uint32) >> 16).astype(np.uint16)
+    given |= random_residual(rng, product.output, shape)
     wanted = product.expected(a, **given)
 
     transposed, strided = "transposed" in kernel.layout, "strided" in kernel.layout
@@ -233,3 +251,127 @@ def test_any_product(isa: str, pool: int, data: st.DataObject) -> None:
     else:
         packed(a, out, **given)
     assert (out == wanted).all()
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What a convolution's kernels are compiled for; channels are those of a group, `pads` begins, then ends."""
+
+    sizes: tuple[int, ...]
+    batch: int
+    ins: int
+    outs: int
+    groups: int
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilations: tuple[int, ...]
+    transposed: bool
+    more: tuple[int, ...]
+    x_dtype: str
+    weight_zero: bool
+    stage: Stage
+
+
+def random_geometry(rng: np.random.Generator) -> Geometry:
+    """Any convolution of small images that has an output."""
+    while True:
+        rank = choose(rng, 1, 2, 2, 2, 3)
+
+        def each(*values: int, rank: int = rank) -> tuple[int, ...]:
+            return tuple(int(v) for v in rng.choice(values, rank))
+
+        groups = choose(rng, 1, 1, 1, 2, 3)
+        ins, outs = int(rng.integers(1, 20)), int(rng.integers(1, 36))
+        if choose(rng, False, False, True):  # depthwise
+            groups, ins, outs = int(rng.integers(2, 36)), 1, choose(rng, 1, 1, 2)
+        strides, transposed = each(1, 1, 2, 3), bool(choose(rng, False, False, True))
+        found = Geometry(
+            sizes=each(*range(1, 6 if rank == 3 else 12)),
+            batch=choose(rng, 1, 1, 2),
+            ins=ins,
+            outs=outs,
+            groups=groups,
+            kernel=each(1, 2, 3, *((4, 5) if rank < 3 else ())),
+            strides=strides,
+            pads=(*each(0, 0, 1, 2), *each(0, 0, 1, 2)),
+            dilations=each(1, 1, 2),
+            transposed=transposed,
+            more=tuple(int(rng.integers(0, s)) if transposed else 0 for s in strides),
+            x_dtype=choose(rng, *CODES),
+            weight_zero=bool(choose(rng, False, True)),
+            stage=random_stage(rng, False, False),
+        )
+        spans = [d * (k - 1) + 1 for d, k in zip(found.dilations, found.kernel, strict=True)]
+        pads = [found.pads[i] + found.pads[i + rank] for i in range(rank)]
+        axes = zip(found.sizes, found.strides, spans, pads, found.more, strict=True)
+        if all(
+            (n - 1) * s + span + more - pad > 0 if transposed else n + pad >= span
+            for n, s, span, pad, more in axes
+        ):
+            return found
+
+
+CONVOLUTIONS: list[list[Geometry]] = pools(3000, random_geometry)
+
+
+@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("pool", range(POOLS))
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None)
+@given(data=st.data())
+def test_any_convolution(isa: str, pool: int, data: st.DataObject) -> None:
+    case = CONVOLUTIONS[pool][data.draw(st.integers(0, KERNELS - 1), label="convolution")]
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32), label="seed"))
+    groups, channels = case.groups, case.groups * case.outs
+    w_shape = (channels, case.ins, *case.kernel)
+    if case.transposed:
+        w_shape = (groups * case.ins, case.outs, *case.kernel)
+    x_shape = (case.batch, *case.sizes, groups * case.ins)
+    kind = data.draw(st.sampled_from(list(HARD_DATA)), label="data")
+    x, w = HARD_DATA[kind](rng, x_shape, case.x_dtype, w_shape)
+    middle = 0
+    if data.draw(st.booleans(), label="uint8 weight"):
+        w, middle = (w.astype(np.int16) + 128).astype(np.uint8), 128
+    zeros = np.full(data.draw(st.sampled_from([1, groups, channels]), label="zero points"), middle)
+    if case.weight_zero:
+        w.flat[:2] = np.iinfo(w.dtype).min, np.iinfo(w.dtype).max  # as many passes each time
+        zeros += rng.integers(-9, 10, zeros.size)
+        zeros[0] = middle - 10
+    x_zero = np.iinfo(case.x_dtype).min + data.draw(
+        st.sampled_from([0, 255, 128, 43]), label="x zero"
+    )
+    deviation = 74.0 * 74.0 * math.sqrt(case.ins * math.prod(case.kernel))
+    output = draw_output(data, case.stage, rng, deviation, channels, groups)
+
+    acc = reference.conv_i32(
+        x,
+        w,
+        x_zero,
+        zeros,
+        case.strides,
+        case.pads,
+        case.dilations,
+        groups,
+        transposed=case.transposed,
+        output_padding=case.more,
+    )
+    given = random_residual(rng, output, acc.shape)
+    residual = added(output, given["residual"]) if given else None
+    wanted = reference.output_stage(
+        acc, groups=groups, residual=residual, **stage(output, channels)
+    )
+    packed = ops.pack_conv(
+        w,
+        x_dtype=case.x_dtype,
+        x_zero_point=x_zero,
+        weight_zero_point=zeros,
+        strides=case.strides,
+        padding=case.pads,
+        dilations=case.dilations,
+        groups=groups,
+        transposed=case.transposed,
+        output_padding=case.more,
+        output=output,
+        target=isa,
+    )
+    same(packed(x, **given), wanted)
