@@ -216,8 +216,8 @@ def _variant(
     columns = width
     if table == np.uint8:
         bits, params, last = form
-        kind = (bits, params or ("float32" if bits == 8 else "float16"), last)
-        size = row_params(*kind[:2])
+        params = params or ("float32" if bits == 8 else "float16")
+        kind, size = (bits, params, last), row_params(bits, params)
         columns = (width - size) * (8 // bits)
         if columns <= 0:
             raise OperandError(f"table: expected rows of more than {size} bytes, got {width}")
