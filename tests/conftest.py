@@ -47,7 +47,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     outcome = yield
     report = outcome.get_result()
     if report.when == "call" and report.passed:
-        isa.exercised.update(marker.args[0] for marker in item.iter_markers("isa"))
+        levels = {marker.args[0] for marker in item.iter_markers("isa")}
+        isa.exercised.update(levels)
+        # Tests of operators that do not count cases themselves are a case each.
+        if item.path.parent == _ROOT / "tests/ops" and "conformance" not in item.fixturenames:  # type: ignore[attr-defined]
+            for level in levels:
+                isa.record_conformance(item.path.stem.replace("test_", "ops/"), level)
 
 
 @pytest.fixture

@@ -62,15 +62,20 @@ def test_cache():
 
 
 def run_suite(
-    folder: Path, flags: set[str], *arguments: str, suite: str = SUITE
+    folder: Path,
+    flags: set[str],
+    *arguments: str,
+    suite: str = SUITE,
+    file: str = "test_suite.py",
 ) -> subprocess.CompletedProcess[str]:
     """Run `suite` under this folder's conftest.py on a CPU with `flags`."""
     tests = folder / "tests"
-    tests.mkdir()
+    tests.mkdir(parents=True)
     shutil.copy(HERE / "conftest.py", tests)
     source = (HERE / "isa.py").read_text()
     (tests / "isa.py").write_text(f"{source}\n\nFLAGS = frozenset({sorted(flags)!r})\n")
-    (tests / "test_suite.py").write_text(suite)
+    (tests / file).parent.mkdir(exist_ok=True)
+    (tests / file).write_text(suite)
     shutil.copy(HERE.parent / "pyproject.toml", folder)
     environment = {
         k: v for k, v in os.environ.items() if k not in ("LOWGEMM_CACHE", "PYTEST_ADDOPTS")
@@ -132,6 +137,14 @@ def test_table_of_conformance(tmp_path: Path) -> None:
     rows = [line.split() for line in done.stdout.splitlines()]
     assert row("gemm", "15") in rows
     assert row("conv", "1") in rows
+
+
+def test_tests_of_operators_are_cases(tmp_path: Path) -> None:
+    done = run_suite(tmp_path, {"avx2"}, "-n", "2", suite=SUITE, file="ops/test_add.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ["ops/add", "1", "-", "-", "-", "-"] in [x.split() for x in done.stdout.splitlines()]
+    done = run_suite(tmp_path / "other", {"avx2"}, suite=SUITE)
+    assert "ops/" not in done.stdout
 
 
 @pytest.mark.parametrize("narrowed", [(), ("tests/test_suite.py",)], ids=["whole", "file"])
