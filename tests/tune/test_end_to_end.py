@@ -99,19 +99,26 @@ def test_a_model_lists_its_kernels(tmp_path: Path) -> None:
 
 
 class _Scripted:
-    """A machine on which every step takes as long as it is told to, by the columns of its kernel's tile."""
+    """A machine on which the second model's kernels that multiply, and its other steps, take so many times as long."""
 
-    def __init__(self, ratio: float) -> None:
-        self._ratio = ratio
+    def __init__(self, multiplying: float, others: float) -> None:
+        self._ratios = {True: multiplying, False: others}
 
     def compare_models(self, models, threads, rounds):
-        count = [len(lowgemm.load(m).manifest["variants"][0]["steps"]) for m in models]
-        return [[[1e-4] * count[0]] * rounds, [[1e-4 * self._ratio] * count[1]] * rounds]
+        steps = lowgemm.load(models[1]).manifest["variants"][0]["steps"]
+        changed = [1e-4 * self._ratios[step["macs"] > 0] for step in steps]
+        return [[[1e-4] * len(steps)] * rounds, [changed] * rounds]
 
 
 @pytest.mark.isa("avx2")
-@pytest.mark.parametrize(("ratio", "kept"), [(0.9, True), (1.0, False), (1.2, False)])
-def test_a_win_counts_if_the_model_is_faster_too(tmp_path, ratio: float, kept: bool) -> None:
+@pytest.mark.parametrize(
+    ("ratio", "others", "kept"),
+    [(0.9, 1.0, True), (1.0, 1.0, False), (1.2, 1.0, False), (0.9, 1.2, False), (1.2, 0.5, False)],
+    ids=["faster", "no-slower", "slower", "faster-but-others-slower", "slower-but-others-faster"],
+)
+def test_a_win_counts_if_the_model_is_faster_too(
+    tmp_path: Path, ratio: float, others: float, kept: bool
+) -> None:
     default = schedules.default_config(TASK)
     first, second = [c for c in schedules.config_space(TASK) if c != default][:2]
     database = Database(tmp_path / "db.jsonl")
@@ -119,7 +126,7 @@ def test_a_win_counts_if_the_model_is_faster_too(tmp_path, ratio: float, kept: b
         database.append(Record(TASK, config, cpu_name(), 1e-4, relative, 0.0, True))
     graph, space = problem(TASK).graph, schedules.config_space(TASK)
     builder = Builder(tmp_path, jobs=1)
-    machine: Any = _Scripted(ratio)
+    machine: Any = _Scripted(ratio, others)
 
     def states() -> list[TaskState]:
         return [TaskState(TASK, 1, space, database.of(TASK, cpu_name()))]
