@@ -10,10 +10,16 @@ _PASS_CONFIG = {
     "s_tir.LoopPartition": {"partition_const_loop": True, "no_unroll_loop_with_extent_one": True}
 }
 
+# An attribute of functions whose temporary buffers have the size that they need. Where all functions of a module have
+# it, TVM does not look for what of the buffers is used, which takes seconds where indices are not affine.
+EXACT_BUFFERS = "lowgemm.exact_buffers"
+
 
 def compile_kernels(module: tvm.IRModule, target: tvm.target.Target) -> tvm.runtime.Executable:
     """Compile every function of `module` with the passes that schedules count on."""
-    with tvm.transform.PassContext(opt_level=3, config=_PASS_CONFIG):
+    exact = all(EXACT_BUFFERS in (func.attrs or {}) for func in module.functions.values())
+    disabled = ["s_tir.CompactBufferAllocation"] if exact else []
+    with tvm.transform.PassContext(opt_level=3, config=_PASS_CONFIG, disabled_pass=disabled):
         return tvm.compile(module, target=target)
 
 

@@ -1,5 +1,7 @@
 """The CPU's dot-product instructions as tensor intrinsics: one record each, the meaning beside the instruction."""
 
+from lowgemm.intrin._bfloat16 import bfloat16_dot as bfloat16_dot
+from lowgemm.intrin._bfloat16 import defining_bfloat16_dot as defining_bfloat16_dot
 from lowgemm.intrin._bytes import interleave_rows as interleave_rows
 from lowgemm.intrin._bytes import narrow_block as narrow_block
 from lowgemm.intrin._dot import Dot as Dot

@@ -9,6 +9,8 @@ from lowgemm.ops._conv import pack_conv as pack_conv
 from lowgemm.ops._convert import convert as convert
 from lowgemm.ops._convert import transpose as transpose
 from lowgemm.ops._embedding import embedding_bag as embedding_bag
+from lowgemm.ops._float_gemm import PackedFloatGemm as PackedFloatGemm
+from lowgemm.ops._float_gemm import pack_float_gemm as pack_float_gemm
 from lowgemm.ops._gemm import PackedGemm as PackedGemm
 from lowgemm.ops._gemm import Quantize as Quantize
 from lowgemm.ops._gemm import pack_gemm as pack_gemm

@@ -37,6 +37,7 @@ _SOURCES = (
     "intrin",
     "artifact",
     "packing.py",
+    "packing_panels.py",
     "tiling",
     "codegen.py",
     "targets",

@@ -88,8 +88,8 @@ LEVELS: dict[str, CpuTarget] = {
 
 
 # level -> features beyond it that kernels use where the CPU is known to have them, and LLVM's names of them.
-_VBMI = {"avx512vbmi": "+avx512vbmi"}
-_EXTRAS = {"avx512_vnni": _VBMI, "amx_int8": _VBMI}
+_AVX512_EXTRAS = {"avx512vbmi": "+avx512vbmi", "avx512_bf16": "+avx512bf16"}
+_EXTRAS = {"avx512_vnni": _AVX512_EXTRAS, "amx_int8": _AVX512_EXTRAS}
 
 
 @functools.cache

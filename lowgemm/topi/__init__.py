@@ -4,6 +4,8 @@ Block names that schedules look for: `stage` (padded, widened input), `widen` (w
 (the 32-bit accumulation), `dst` (requantized output).
 """
 
+from lowgemm.topi._arith import f32 as f32
+from lowgemm.topi._arith import fma as fma
 from lowgemm.topi._arith import word_of as word_of
 from lowgemm.topi._conv import ConvForm as ConvForm
 from lowgemm.topi._conv import holds_codes as holds_codes
@@ -21,6 +23,9 @@ from lowgemm.topi._elementwise import quantize as quantize
 from lowgemm.topi._embedding import BagForm as BagForm
 from lowgemm.topi._epilogue import REQUANTIZE_PARAMS as REQUANTIZE_PARAMS
 from lowgemm.topi._epilogue import requantize as requantize
+from lowgemm.topi._float_gemm import FloatGemmArguments as FloatGemmArguments
+from lowgemm.topi._float_gemm import FloatGemmForm as FloatGemmForm
+from lowgemm.topi._float_gemm import weight_value as weight_value
 from lowgemm.topi._gemm import QUANTIZE_PARAMS as QUANTIZE_PARAMS
 from lowgemm.topi._gemm import GemmForm as GemmForm
 from lowgemm.topi._gemm import qgemm as qgemm

@@ -112,12 +112,13 @@ def test_the_environment_can_be_wrong(monkeypatch, cpu) -> None:
 
 
 def test_only_the_host_brings_what_is_beyond_a_level(monkeypatch) -> None:
-    features = frozenset((*LEVELS["avx512_vnni"].features, "avx512vbmi", "avx512_bf16"))
+    extras = {"avx512vbmi", "avx512_bf16"}
+    features = frozenset((*LEVELS["avx512_vnni"].features, *extras, "avx512_fp16"))
     monkeypatch.setattr("lowgemm.targets._levels.host_features", lambda: features)
     monkeypatch.delenv("LOWGEMM_ISA", raising=False)
     (host,) = targets.parse("host")
-    assert set(host.features) - set(LEVELS["avx512_vnni"].features) == {"avx512vbmi"}
-    assert host.has("avx512vbmi") and "+avx512vbmi" in host.llvm_features
+    assert set(host.features) - set(LEVELS["avx512_vnni"].features) == extras
+    assert host.has("avx512vbmi") and {"+avx512vbmi", "+avx512bf16"} <= set(host.llvm_features)
     # Beside its name, "host" is no more than that.
     for text in ("avx512_vnni", "host,avx512_vnni", "avx512_vnni,host"):
         assert targets.parse(text) == [LEVELS["avx512_vnni"]]

@@ -28,6 +28,7 @@ static const feature_bit FEATURES[] = {
     {"avx512_vnni", 7, 0, ECX, 11, ZMM},
     {"avx512vbmi", 7, 0, ECX, 1, ZMM},
     {"avx_vnni", 7, 1, EAX, 4, YMM},
+    {"avx512_bf16", 7, 1, EAX, 5, ZMM},
     {"amx_tile", 7, 0, EDX, 24, TILES},
     {"amx_int8", 7, 0, EDX, 25, TILES},
 };

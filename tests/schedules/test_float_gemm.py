@@ -1,0 +1,91 @@
+"""Weight-only products for every level: which instructions their inner loops are made of."""
+
+import re
+from dataclasses import replace
+
+import pytest
+import tvm
+
+from lowgemm import codegen
+from lowgemm.artifact.objects import EXACT_BUFFERS, compile_kernels
+from lowgemm.packing_panels import PanelLayout
+from lowgemm.schedules import float_gemm
+from lowgemm.targets import LEVELS, CpuTarget
+from lowgemm.topi import FloatGemmForm
+
+
+def assembly(target: CpuTarget, kind: str, few: bool, rounded: bool = False) -> str:
+    form = FloatGemmForm(PanelLayout.of(kind, 4096, target), rounded=rounded)
+    module = tvm.IRModule({"main": float_gemm(form, few)})
+    return compile_kernels(module, codegen.llvm_target(target)).mod.inspect_source("asm")
+
+
+def innermost_loops(text: str) -> list[list[str]]:
+    """The instructions of each loop that has no other inside."""
+    lines = text.splitlines()
+    labels = {line[:-1]: i for i, line in enumerate(lines) if re.fullmatch(r"\.L\w+:", line)}
+    found = []
+    for i, line in enumerate(lines):
+        jump = re.match(r"\tj\w+\t(\.L\w+)$", line)
+        start = labels.get(jump.group(1), i) if jump else i
+        inside = lines[start + 1 : i]
+        if start < i and not any(other in labels for other in (x[:-1] for x in inside)):
+            found.append([x.strip() for x in inside if x.startswith("\t") and x[1] != "."])
+    return found
+
+
+def products(loop: list[str], register: str, instruction: str = "vfmadd") -> int:
+    return sum(line.startswith(instruction) and register in line for line in loop)
+
+
+def spills(loop: list[str]) -> bool:
+    """Whether it stores a vector."""
+    return any(re.match(r"v?mov\w+\t%[xyz]mm\d+, .*\(", line) for line in loop)
+
+
+# What turns a vector of weights into float32.
+CONVERSIONS = {
+    "float32": (),
+    "float16": ("vcvtph2ps",),
+    "bfloat16": ("vpmovzxwd", "vpslld"),
+    "int8": ("vpmovsxbd", "vcvtdq2ps"),
+    "int4": ("vpand|vandps|vpternlog",),
+}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("kind", CONVERSIONS)
+def test_loops_convert_in_registers(kind: str, level: str) -> None:
+    """Full tiles: six rows of a panel. A spilled accumulator makes the loop three times as slow."""
+    target = LEVELS[level]
+    register = "zmm" if target.vector_bits == 512 else "ymm"
+    layout = PanelLayout.of(kind, 4096, target)
+    for few in (True, False):
+        text = assembly(target, kind, few)
+        for pattern in CONVERSIONS[kind]:
+            assert re.search(rf"\t({pattern})\w*\t.*%{register}", text), pattern
+        loops = innermost_loops(text)
+        full = [loop for loop in loops if products(loop, register) == 6 * layout.vectors]
+        assert full
+        assert not any(map(spills, full))
+
+
+@pytest.mark.parametrize("few", [True, False], ids=["few", "many"])
+def test_pairs_of_bfloat16_are_one_instruction(few: bool) -> None:
+    target = LEVELS["avx512_vnni"]
+    flags = (*target.llvm_features, "+avx512bf16")
+    extended = replace(target, llvm_features=flags)
+    full = [
+        loop
+        for loop in innermost_loops(assembly(extended, "bfloat16x2", few, rounded=True))
+        if products(loop, "zmm", "vdpbf16ps") == 24
+    ]
+    assert full
+    assert not any(map(spills, full))
+
+
+def test_compilation_does_not_search_buffers() -> None:
+    """Without the mark it takes seconds."""
+    form = FloatGemmForm(PanelLayout("int8", 8, 2))
+    for few in (True, False):
+        assert EXACT_BUFFERS in float_gemm(form, few).attrs
