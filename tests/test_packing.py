@@ -43,7 +43,7 @@ def test_planes_of_a_window_follow_one_another() -> None:
         packings[1].pack(weight),
     ]
     assert packed[0].shape == packings[0].packed_shape
-    assert np.array_equal(*packed)
+    assert np.array_equal(packed[0], packed[1])
 
 
 def find(

@@ -1,5 +1,6 @@
 """The CPU's dot-product instructions as tensor intrinsics: one record each, the meaning beside the instruction."""
 
+from lowgemm.intrin._acc16 import saturating_dot as saturating_dot
 from lowgemm.intrin._bfloat16 import bfloat16_dot as bfloat16_dot
 from lowgemm.intrin._bfloat16 import defining_bfloat16_dot as defining_bfloat16_dot
 from lowgemm.intrin._bytes import interleave_rows as interleave_rows
@@ -14,3 +15,4 @@ from lowgemm.intrin._tile import TILE_SCOPE as TILE_SCOPE
 from lowgemm.intrin._tile import Tiles as Tiles
 from lowgemm.intrin._tile import tile_instruction as tile_instruction
 from lowgemm.intrin._tile import tile_product as tile_product
+from lowgemm.intrin._words import word_dot as word_dot

@@ -1,5 +1,7 @@
 """Quantized operators for arrays: pack a weight once, call many times; compiled on first use and kept on disk."""
 
+from lowgemm.ops._acc16 import PackedGemmAcc16 as PackedGemmAcc16
+from lowgemm.ops._acc16 import pack_gemm_acc16 as pack_gemm_acc16
 from lowgemm.ops._arrays import OperandError as OperandError
 from lowgemm.ops._call import KernelError as KernelError
 from lowgemm.ops._call import get_num_threads as get_num_threads
@@ -24,3 +26,7 @@ from lowgemm.ops._quantize import quantize_dequantize as quantize_dequantize
 from lowgemm.ops._quantize import requantize as requantize
 from lowgemm.ops._rows import dequantize_rows as dequantize_rows
 from lowgemm.ops._rows import quantize_rows as quantize_rows
+from lowgemm.ops._sparse import PackedSparseGemm as PackedSparseGemm
+from lowgemm.ops._sparse import SparseOutput as SparseOutput
+from lowgemm.ops._sparse import pack_sparse_gemm as pack_sparse_gemm
+from lowgemm.ops._sparse import pack_sparse_gemm_f32 as pack_sparse_gemm_f32

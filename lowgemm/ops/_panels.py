@@ -103,7 +103,7 @@ class PanelProduct:
         rows = len(a)
         if not rows:
             return
-        few = rows <= self._few
+        few = "few" if rows <= self._few else "many"
         calls = self._local.__dict__
         call: Call | None = calls.get(few)
         if call is None:

@@ -1,6 +1,7 @@
 """How operators are computed: s_tir schedules around the dot-product intrinsics, configured by frozen dataclasses."""
 
 from lowgemm.packing import dot_layout as dot_layout
+from lowgemm.schedules._acc16 import schedule_qgemm_acc16 as schedule_qgemm_acc16
 from lowgemm.schedules._conv import FEW_PIXELS as FEW_PIXELS
 from lowgemm.schedules._conv import ConvConfig as ConvConfig
 from lowgemm.schedules._conv import default_conv_config as default_conv_config
@@ -24,6 +25,8 @@ from lowgemm.schedules._pointwise import schedule_pointwise as schedule_pointwis
 from lowgemm.schedules._rowwise import schedule_dequantize_rows as schedule_dequantize_rows
 from lowgemm.schedules._rowwise import schedule_min_max as schedule_min_max
 from lowgemm.schedules._rowwise import schedule_quantize_rows as schedule_quantize_rows
+from lowgemm.schedules._sparse import schedule_sparse_blocks as schedule_sparse_blocks
+from lowgemm.schedules._sparse import schedule_sparse_rows as schedule_sparse_rows
 from lowgemm.schedules._steps import parallel_loss as parallel_loss
 from lowgemm.schedules._tasks import FAMILIES as FAMILIES
 from lowgemm.schedules._tasks import KernelTask as KernelTask

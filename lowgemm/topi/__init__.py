@@ -4,6 +4,11 @@ Block names that schedules look for: `stage` (padded, widened input), `widen` (w
 (the 32-bit accumulation), `dst` (requantized output).
 """
 
+from lowgemm.topi._acc16 import FLUSH_PAIRS as FLUSH_PAIRS
+from lowgemm.topi._acc16 import Acc16Form as Acc16Form
+from lowgemm.topi._acc16 import qgemm_acc16 as qgemm_acc16
+from lowgemm.topi._acc16 import saturated_pair as saturated_pair
+from lowgemm.topi._acc16 import saturated_sum as saturated_sum
 from lowgemm.topi._arith import f32 as f32
 from lowgemm.topi._arith import fma as fma
 from lowgemm.topi._arith import word_of as word_of
@@ -49,3 +54,7 @@ from lowgemm.topi._pointwise import requantizing as requantizing
 from lowgemm.topi._pointwise import requantizing_fixed as requantizing_fixed
 from lowgemm.topi._resample import resample as resample
 from lowgemm.topi._rowwise import RowFormat as RowFormat
+from lowgemm.topi._sparse import BLOCK as BLOCK
+from lowgemm.topi._sparse import SPARSE_PARAMS as SPARSE_PARAMS
+from lowgemm.topi._sparse import SparseForm as SparseForm
+from lowgemm.topi._sparse import sparse_code as sparse_code

@@ -1,0 +1,36 @@
+"""Integer dot products of vectors of 32-bit words, for kernels whose loops no schedule makes."""
+
+from collections.abc import Callable
+from typing import Any
+
+from tvm.script import tirx as T
+
+from lowgemm.targets import CpuTarget
+
+
+def word_dot(target: CpuTarget) -> Callable[[Any, Any, Any], Any]:
+    """`dot(acc, a, b)` of int32 vectors of `target.lanes`: acc plus the products of the words' fields, lane by lane.
+
+    A word of `a` holds four uint8 and one of `b` four int8 where the target has VNNI (vpdpbusd); elsewhere both hold
+    two int16 (vpmaddwd). The first field is in the lowest bits.
+    """
+    lanes = target.lanes
+    vector = f"int32x{lanes}"
+    if target.dot_depth == 4:
+        name, kinds = f"llvm.x86.avx512.vpdpbusd.{lanes * 32}", ("uint8", "int8")
+    else:
+        name = "llvm.x86.avx2.pmadd.wd" if lanes == 8 else "llvm.x86.avx512.pmaddw.d.512"
+        kinds = ("int16", "int16")
+    count = lanes * target.dot_depth
+
+    def dot(acc, a, b) -> Any:
+        fields = [
+            T.reinterpret(v, dtype=f"{kind}x{count}") for v, kind in zip((a, b), kinds, strict=True)
+        ]
+        operands = [acc, *fields] if target.dot_depth == 4 else fields
+        found: Any = T.call_llvm_pure_intrin(
+            T.llvm_lookup_intrinsic_id(name), *operands, dtype=vector
+        )
+        return found if target.dot_depth == 4 else acc + found
+
+    return dot

@@ -1,0 +1,97 @@
+"""Convolutions of `lowgemm.ops` beside the oracle: exact sums, then the output stage, compared bit by bit."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lowgemm import ops, reference
+
+from gemm_check import added, same, stage
+from kernels import HARD_DATA
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution of `x` `(batch, *sizes, channels)`; the other fields are `ops.pack_conv`'s."""
+
+    x: tuple[int, ...]
+    out: int
+    kernel: tuple[int, ...]
+    strides: Any = 1
+    padding: Any = 0
+    dilations: Any = 1
+    groups: int = 1
+    transposed: bool = False
+    output_padding: Any = 0
+    x_dtype: str = "uint8"
+    x_zero_point: int = 0
+    weight_zero_point: Any = 0
+    output: ops.Output = field(default_factory=ops.Output)
+
+    @property
+    def w(self) -> tuple[int, ...]:
+        """The weight's shape."""
+        ends = (self.x[-1], self.out) if self.transposed else (self.out, self.x[-1])
+        return (ends[0], ends[1] // self.groups, *self.kernel)
+
+    def operands(
+        self, rng: np.random.Generator, kind: str = "random"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`x` and the weight, of one of `kernels.HARD_DATA`."""
+        return HARD_DATA[kind](rng, self.x, self.x_dtype, self.w)
+
+    def pack(self, w: np.ndarray, level: str, **options: Any) -> ops.PackedConv:
+        """`w` packed, for a level."""
+        return ops.pack_conv(
+            w,
+            x_dtype=self.x_dtype,
+            x_zero_point=self.x_zero_point,
+            weight_zero_point=self.weight_zero_point,
+            strides=self.strides,
+            padding=self.padding,
+            dilations=self.dilations,
+            groups=self.groups,
+            transposed=self.transposed,
+            output_padding=self.output_padding,
+            output=self.output,
+            target=level,
+            **options,
+        )
+
+    def sums(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+        """The exact sums."""
+        rank = len(self.kernel)
+        pads = self._each(self.padding)
+        return reference.conv_i32(
+            x,
+            w,
+            self.x_zero_point,
+            self.weight_zero_point,
+            self._each(self.strides),
+            pads if len(pads) == 2 * rank else pads * 2,
+            self._each(self.dilations),
+            self.groups,
+            transposed=self.transposed,
+            output_padding=self._each(self.output_padding),
+        )
+
+    def expected(
+        self, x: np.ndarray, w: np.ndarray, residual: np.ndarray | None = None
+    ) -> np.ndarray:
+        """What the oracle gives; bfloat16 as its bits."""
+        return reference.output_stage(
+            self.sums(x, w),
+            groups=self.groups,
+            residual=None if residual is None else added(self.output, residual),
+            **stage(self.output, self.out),
+        )
+
+    def check(self, packed: ops.PackedConv, x: np.ndarray, w: np.ndarray, **extras: Any) -> None:
+        """A call gives what the oracle does, bit for bit."""
+        wanted = self.expected(x, w, **extras)
+        assert packed.out_shape(x.shape) == wanted.shape
+        same(packed(x, **extras), wanted)
+
+    def _each(self, value: Any) -> tuple[int, ...]:
+        return (value,) * len(self.kernel) if isinstance(value, int) else tuple(value)
