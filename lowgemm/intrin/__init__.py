@@ -8,6 +8,11 @@ from lowgemm.intrin._bytes import narrow_block as narrow_block
 from lowgemm.intrin._dot import Dot as Dot
 from lowgemm.intrin._dot import broadcast_dot as broadcast_dot
 from lowgemm.intrin._dot import lanewise_dot as lanewise_dot
+from lowgemm.intrin._int64 import defining_int64 as defining_int64
+from lowgemm.intrin._int64 import int64_cross_products as int64_cross_products
+from lowgemm.intrin._int64 import int64_join as int64_join
+from lowgemm.intrin._int64 import int64_low_product as int64_low_product
+from lowgemm.intrin._int64 import int64_product as int64_product
 from lowgemm.intrin._tile import FIRST_LHS as FIRST_LHS
 from lowgemm.intrin._tile import FIRST_RHS as FIRST_RHS
 from lowgemm.intrin._tile import FIRST_SUMS as FIRST_SUMS

@@ -161,7 +161,8 @@ def pack_float_gemm(
         params = {"kind": kind, "lanes": layout.lanes, "vectors": layout.vectors, "few": few}
         return kernels("float_gemm", {**params, **options}, chosen, make)
 
-    product = PanelProduct(library, FEW_ROWS, held, ("float32", "float32", float), depth, columns)
+    dtypes = ("float32", "float32", float)
+    product = PanelProduct(library, FEW_ROWS, True, held, dtypes, depth, columns)
     nbytes = sum(each.nbytes for each in held if isinstance(each, np.ndarray))
     return PackedFloatGemm(product, kind, depth, columns, chosen, nbytes)
 

@@ -25,6 +25,7 @@ class PanelProduct:
     Args:
         library: the kernel "main" for few rows (True), and for more.
         few: how many rows are few.
+        adjacent: that kernels need the elements of each row of `a` side by side.
         held: what stays the same from call to call.
         dtypes: of `a`, `out` and `factor`.
         depth, columns: of the weight.
@@ -34,12 +35,14 @@ class PanelProduct:
         self,
         library: Callable[[bool], Library],
         few: int,
+        adjacent: bool,
         held: Sequence[np.ndarray | int],
         dtypes: tuple[str, str, type],
         depth: int,
         columns: int,
     ) -> None:
         self._library, self._few, self._held = library, few, tuple(held)
+        self._adjacent = adjacent
         self._in, self._out = map(np.dtype, dtypes[:2])
         self._factor = dtypes[2]
         self._depth, self._columns = depth, columns
@@ -60,8 +63,8 @@ class PanelProduct:
         """A function that multiplies what the arrays then hold. It is for one thread at a time.
 
         Args:
-            a: `(..., rows, depth)`, the elements of each row adjacent.
-            out: `(..., rows, columns)` likewise; None for a new array, if `factor` is 0.
+            a: `(..., rows, depth)`.
+            out: `(..., rows, columns)`, the elements of each row adjacent; None for a new array, if `factor` is 0.
 
         Raises:
             OperandError: naming the argument, what was expected and what came.
@@ -83,7 +86,8 @@ class PanelProduct:
         a = array(a, "a")
         if a.dtype != self._in or a.ndim < 2 or a.shape[-1] != self._depth:
             expect(a, "a", self._in.name, ("...", "rows", self._depth))
-        _check_rows(a, "a")
+        if self._adjacent:
+            _check_rows(a, "a")
         shape = (*a.shape[:-1], self._columns)
         if out is None:
             if factor:

@@ -39,8 +39,9 @@ class PanelConfig:
 
     @property
     def lowest(self) -> int:
-        """The least height of a tile where more than `rows` rows are cut."""
-        return min(m // -(-m // self.rows) for m in range(self.rows + 1, 4 * self.rows))
+        """The least height of a tile where there are more rows than `several` is for."""
+        few = len(self.several)
+        return min(m // -(-m // self.rows) for m in range(few + 1, few + 4 * self.rows))
 
 
 @contextlib.contextmanager
@@ -56,7 +57,7 @@ def few_rows(
     config: PanelConfig,
     body: Callable[[Any, Any, Callable], None],
 ) -> None:
-    """Emit the product of 1 to `config.rows` rows.
+    """Emit the product of as many rows as `config.several` is for.
 
     `body(panel, panels, choose)` emits that of all rows and as many panels. There, `choose(tile)` emits
     `tile(rows, panels)` for the numbers, then constants, that there may be, and which of them runs.
@@ -132,7 +133,7 @@ class RowBlock:
 def many_rows(
     m, panels, tasks, config: PanelConfig, body: Callable[[RowBlock, Any, Any], None]
 ) -> None:
-    """Emit the product of more than `config.rows` rows, in at least `tasks` parallel tasks if there is enough to do.
+    """Emit the product of more rows, in at least `tasks` parallel tasks if there is enough to do.
 
     `body(block, panel, panels)` emits that of a block of rows and neighbouring panels, at most `config.together`.
     """

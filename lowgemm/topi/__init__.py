@@ -34,6 +34,7 @@ from lowgemm.topi._float_gemm import weight_value as weight_value
 from lowgemm.topi._gemm import QUANTIZE_PARAMS as QUANTIZE_PARAMS
 from lowgemm.topi._gemm import GemmForm as GemmForm
 from lowgemm.topi._gemm import qgemm as qgemm
+from lowgemm.topi._int64_gemm import Int64GemmArguments as Int64GemmArguments
 from lowgemm.topi._kernels import copy_into as copy_into
 from lowgemm.topi._kernels import lookup as lookup
 from lowgemm.topi._kernels import lookup_table as lookup_table

@@ -13,34 +13,13 @@ from lowgemm.schedules import float_gemm
 from lowgemm.targets import LEVELS, CpuTarget
 from lowgemm.topi import FloatGemmForm
 
+from loops import count, innermost_loops, spills
+
 
 def assembly(target: CpuTarget, kind: str, few: bool, rounded: bool = False) -> str:
     form = FloatGemmForm(PanelLayout.of(kind, 4096, target), rounded=rounded)
     module = tvm.IRModule({"main": float_gemm(form, few)})
     return compile_kernels(module, codegen.llvm_target(target)).mod.inspect_source("asm")
-
-
-def innermost_loops(text: str) -> list[list[str]]:
-    """The instructions of each loop that has no other inside."""
-    lines = text.splitlines()
-    labels = {line[:-1]: i for i, line in enumerate(lines) if re.fullmatch(r"\.L\w+:", line)}
-    found = []
-    for i, line in enumerate(lines):
-        jump = re.match(r"\tj\w+\t(\.L\w+)$", line)
-        start = labels.get(jump.group(1), i) if jump else i
-        inside = lines[start + 1 : i]
-        if start < i and not any(other in labels for other in (x[:-1] for x in inside)):
-            found.append([x.strip() for x in inside if x.startswith("\t") and x[1] != "."])
-    return found
-
-
-def products(loop: list[str], register: str, instruction: str = "vfmadd") -> int:
-    return sum(line.startswith(instruction) and register in line for line in loop)
-
-
-def spills(loop: list[str]) -> bool:
-    """Whether it stores a vector."""
-    return any(re.match(r"v?mov\w+\t%[xyz]mm\d+, .*\(", line) for line in loop)
 
 
 # What turns a vector of weights into float32.
@@ -65,7 +44,7 @@ def test_loops_convert_in_registers(kind: str, level: str) -> None:
         for pattern in CONVERSIONS[kind]:
             assert re.search(rf"\t({pattern})\w*\t.*%{register}", text), pattern
         loops = innermost_loops(text)
-        full = [loop for loop in loops if products(loop, register) == 6 * layout.vectors]
+        full = [loop for loop in loops if count(loop, "vfmadd", register) == 6 * layout.vectors]
         assert full
         assert not any(map(spills, full))
 
@@ -78,7 +57,7 @@ def test_pairs_of_bfloat16_are_one_instruction(few: bool) -> None:
     full = [
         loop
         for loop in innermost_loops(assembly(extended, "bfloat16x2", few, rounded=True))
-        if products(loop, "zmm", "vdpbf16ps") == 24
+        if count(loop, "vdpbf16ps", "zmm") == 24
     ]
     assert full
     assert not any(map(spills, full))
