@@ -60,7 +60,8 @@ class Product:
         if self.quantize is not None:
             if self.quantize.range == "row" and self.groups > 1:
                 raise NotImplementedError("each group has a range of its own")
-            a, zero, row_scale = quantized(a, self.quantize)
+            a, zero, found = quantized(a, self.quantize)
+            row_scale = row_scale if found is None else found
         if self.b.ndim == 2:
             return self._matrix(a, self.b, zero, row_scale, residual, self.b_zero_point)
         # Of the right matrices: one zero point, one for each of them, or one for each of all their columns.
