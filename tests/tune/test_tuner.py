@@ -226,4 +226,4 @@ def test_killed_at_any_moment_no_record_is_lost(tmp_path: Path, processes) -> No
         assert len(measured) - len({r.config for r in found}) <= kills
         if kills == KILLS or process.exitcode == 0:
             break
-    assert kills >= KILLS / 2, "the run was over before it could be killed: give it more trials"
+    assert kills >= 3, "the run was over before it could be killed: give it more trials"
