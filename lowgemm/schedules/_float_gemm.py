@@ -1,16 +1,15 @@
 """The product of float32 activations with packed weights of fewer bits: loops and registers around `topi._float_gemm`.
 
 With few rows, weights become float32 in registers. With many, a chunk of a panel becomes float32 in the first cache and
-serves all tiles of a block of rows, because conversions take the ports of multiplications on some CPUs; and a chunk of
-the block's activations serves several panels from the second.
+serves all tiles of a block of rows, because conversions take the ports of multiplications on some CPUs; and a copy of a
+chunk of the block's activations serves several panels from the second.
 
-    few:  for group: for step: inner += a * value(weight)                       then total += inner * scale
-    many: for group: for chunk: for panel: convert; for tile: for step: inner   then total += inner * scale
+    few:  for group: for step: inner += a * value(weight)                             then total += inner * scale
+    many: for group: for chunk: copy; for panel: convert; for tile: for step: inner   then total += inner * scale
 """
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
 
 import tvm
 from tvm import tirx
@@ -28,7 +27,6 @@ from lowgemm.schedules._panels import (
     fixed,
     function_attributes,
     many_rows,
-    when,
 )
 from lowgemm.topi import (
     FloatGemmArguments,
@@ -40,8 +38,10 @@ from lowgemm.topi import (
     widened,
 )
 
-# Bytes of a chunk of a panel as float32: half of the first cache.
-_CHUNK_BYTES = 16384
+# Vectors of a chunk of a panel: half of the first cache, or about all of it if they have 64 bytes.
+_CHUNK_VECTORS = 512
+# Elements behind each row of a chunk of activations.
+_ROW_PADDING = 16
 # Columns of a block, whose sums stay in the second cache.
 _BLOCK_COLUMNS = 128
 # Accumulators that keep the multipliers busy: two multiplications a cycle, with a latency of four.
@@ -61,7 +61,6 @@ def float_gemm(form: FloatGemmForm, few: bool) -> tvm.tirx.PrimFunc:
         function_attributes()
         kernel = (_Few if few else _Many)(form)
         with defining_bfloat16_dot(form.layout.lanes) if form.pairs else contextlib.nullcontext():
-            kernel.stage()
             kernel.product()
     return builder.get()
 
@@ -80,31 +79,19 @@ class _Kernel:
         # Steps are of the depth, or of words where an instruction takes these.
         self.depth = self.args.weight.ty.shape[1] if form.pairs else depth
         self.steps = 1 if form.pairs else layout.format.steps
-        self.a = self.args.a
+        self.operand = "uint32" if form.pairs else "float32"
 
-    def stage(self) -> None:
-        """Emit the rounding of activations to bfloat16, if the form has it: to words of two, or to float32."""
-        if not self.form.rounded:
-            return
+    def activation(self, row, step):
+        """What a step multiplies of a row: float32, or, where the instruction takes them, a word of two bfloat16."""
         a = self.args.a
-        m, k = a.ty.shape
-        self.a = T.alloc_buffer((m, self.depth), "uint32" if self.form.pairs else "float32")
-
-        def bits(row, column):
-            return narrowed(a[row, column], "bfloat16")
-
-        with T.parallel(0, m) as row:
-            if not self.form.pairs:
-                with T.serial(0, k) as column:
-                    value = widened(bits(row, column), "bfloat16")
-                    T.buffer_store(self.a, value, [row, column])
-                return
-            with T.serial(0, tirx.truncdiv(k, 2)) as word:
-                low, high = (bits(row, 2 * word + i).astype("uint32") for i in range(2))
-                T.buffer_store(self.a, low | high << tirx.const(16, "uint32"), [row, word])
-            with when(tirx.truncmod(k, 2) == 1):
-                last = bits(row, k - 1).astype("uint32")
-                T.buffer_store(self.a, last, [row, tirx.truncdiv(k, 2)])
+        if not self.form.rounded:
+            return a[row, step]
+        if not self.form.pairs:
+            return widened(narrowed(a[row, step], "bfloat16"), "bfloat16")
+        low, high = (narrowed(a[row, 2 * step + i], "bfloat16").astype("uint32") for i in range(2))
+        whole = 2 * step + 1 < a.ty.shape[1]
+        zero = tirx.const(0, "uint32")
+        return low | tirx.if_then_else(whole, high << tirx.const(16, "uint32"), zero)
 
     def each_group(self, span: Callable) -> None:
         """Emit `span(first step, last step, group)` for all groups."""
@@ -115,10 +102,10 @@ class _Kernel:
         with T.serial(0, scale.ty.shape[0]) as group:
             span(group * size, tirx.min((group + 1) * size, self.depth), group)
 
-    def multiply(self, accumulators: Registers, weights: list, rows, step) -> None:
-        """Emit one step of the product of some rows and vectors of weights."""
-        for r, row in enumerate(rows):
-            factor = tirx.Broadcast(self.a[row, step], self.lanes)
+    def multiply(self, accumulators: Registers, weights: list, factors: list) -> None:
+        """Emit one step of the product of some rows, each with a factor, and vectors of weights."""
+        for r, scalar in enumerate(factors):
+            factor = tirx.Broadcast(scalar, self.lanes)
             for j, weight in enumerate(weights):
                 i = r * len(weights) + j
                 if self.form.pairs:
@@ -177,7 +164,12 @@ class _Few(_Kernel):
     """All rows are one tile, and weights become float32 in registers."""
 
     def product(self) -> None:
-        """Emit the loops."""
+        """Emit the loops; before them, activations are rounded, if the form says so."""
+        self._staged = self.args.a
+        if self.form.rounded:
+            self._staged = T.alloc_buffer((self.m, self.depth), self.operand)
+            with T.parallel(0, self.m) as row, T.serial(0, self.depth) as step:
+                T.buffer_store(self._staged, self.activation(row, step), [row, step])
         most = max(rows * panels for rows, panels in enumerate(self.config.several, 1))
 
         def body(panel, panels, choose: Callable) -> None:
@@ -195,7 +187,7 @@ class _Few(_Kernel):
         def span(first, last, group) -> None:
             def multiply(step, word, place) -> None:
                 weights = [self.weight(p, v, word, place, group) for p, v in at]
-                self.multiply(inner, weights, range(rows), step)
+                self.multiply(inner, weights, [self._staged[row, step] for row in range(rows)])
 
             for i in range(count):
                 inner[i] = self.zeros()
@@ -236,13 +228,16 @@ class _Many(_Kernel):
 
     def _block(self, block: RowBlock, first_panel, panels) -> None:
         config = self.config
+        height = config.rows * config.block
         # The vectors of a panel's part of the block.
-        part = config.rows * config.block * self.vectors
+        part = height * self.vectors
         inner = Vectors(part * config.together, self.lanes)
         total = Vectors(part * config.together, self.lanes) if self.form.scaled else inner
-        length = _CHUNK_BYTES // (4 * self.width)
+        length = _CHUNK_VECTORS // self.vectors
         converting = not self.form.pairs and self.form.layout.kind != "float32"
         chunk = Vectors(length * self.vectors, self.lanes) if converting else None
+        # Far apart in memory, rows would take the same places of a cache.
+        rows = T.alloc_buffer((height, length + _ROW_PADDING), self.operand)
 
         @contextlib.contextmanager
         def each_vector():
@@ -257,17 +252,31 @@ class _Many(_Kernel):
             with T.serial(0, tirx.truncdiv(last - first + length - 1, length)) as number:
                 start = fixed(first + number * length)
                 steps = fixed(tirx.min(length, last - start))
+                with T.serial(0, block.rows) as row, T.serial(0, steps) as k:
+                    T.buffer_store(rows, self.activation(block.row + row, start + k), [row, k])
                 with T.serial(0, panels) as p:
+                    panel = first_panel + p
                     if chunk:
-                        self._convert(chunk, first_panel + p, start, steps, group)
-                    block.each(
-                        lambda row, rows: self._tile(
-                            (inner, p * part + row * self.vectors),
-                            (block.row + row, rows),
-                            (start, steps),
-                            (first_panel + p, chunk),
-                        )
-                    )
+                        self._convert(chunk, panel, start, steps, group)
+
+                    def weight(k, v: int):
+                        if chunk:
+                            return chunk[k * self.vectors + v]
+                        return self.word(panel, v, start + k)
+
+                    def tile(row, count: int) -> None:
+                        registers = Registers(count * self.vectors, self.lanes)
+                        at = p * part + row * self.vectors
+                        for i in range(len(registers)):
+                            registers[i] = inner[at + i]
+                        with T.serial(0, steps) as k:
+                            weights = [weight(k, v) for v in range(self.vectors)]
+                            factors = [rows[row + r, k] for r in range(count)]
+                            self.multiply(registers, weights, factors)
+                        for i in range(len(registers)):
+                            inner[at + i] = registers[i]
+
+                    block.each(tile)
             if self.form.scaled:
                 with each_vector() as (i, panel, v):
                     scale = self.column(self.args.scale, panel, v, group)
@@ -288,19 +297,3 @@ class _Many(_Kernel):
                 for v in range(self.vectors):
                     value = self.weight(panel, v, start + word, place, group)
                     chunk[(word * self.steps + place) * self.vectors + v] = value
-
-    def _tile(self, sums: tuple[Vectors, Any], rows: tuple, steps: tuple, weights: tuple) -> None:
-        """Emit the product of a tile of rows (first, count) and steps (first, count), added to the sums from some
-        vector on; the weights of the panel come from a chunk, if there is one."""
-        (inner, start), (row, count), (step, length), (panel, chunk) = sums, rows, steps, weights
-        registers = Registers(count * self.vectors, self.lanes)
-        for i in range(count * self.vectors):
-            registers[i] = inner[start + i]
-        with T.serial(0, length) as k:
-            vectors = [
-                chunk[k * self.vectors + v] if chunk else self.word(panel, v, step + k)
-                for v in range(self.vectors)
-            ]
-            self.multiply(registers, vectors, [row + r for r in range(count)], step + k)
-        for i in range(count * self.vectors):
-            inner[start + i] = registers[i]
