@@ -1,7 +1,7 @@
 """Weight-only products beside chains of fused multiply-adds, which they are bit for bit, and beside real numbers."""
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ml_dtypes
@@ -63,7 +63,7 @@ class Case:
 def case(
     kind: str,
     weight: np.ndarray,
-    level: str,
+    level: str | targets.CpuTarget,
     group_size: int | None = None,
     zeros: bool = False,
     **options: Any,
@@ -192,6 +192,63 @@ def test_rounded_activations(rows: int, isa: str) -> None:
         host = ops.pack_float_gemm(weight, weights="bfloat16", activations="bfloat16")
         assert reference.gemm_f32(rounded, held).holds(host(a))
         assert reference.gemm_f32(a, held, operand_roundoff=BFLOAT16_ROUNDOFF).holds(host(a))
+
+
+@pytest.mark.isa("avx2")
+@pytest.mark.parametrize("kind", KINDS)
+def test_tiles_of_wide_vectors(kind: str) -> None:
+    """Those of AVX-512, of which LLVM makes two instructions each, so that any CPU runs them."""
+    target = replace(targets.LEVELS["avx2"], vector_bits=512, registers=32)
+    rng = np.random.default_rng(15)
+    for depth, columns in ((13, 300), (150, 70)):
+        product = case(kind, normal(rng, depth, columns), target, 64, True)
+        a = normal(rng, 14, depth)
+        expected = product.expected(a)
+        for rows in (1, 2, 3, 6, 7, 14):
+            assert (product.packed(a[:rows]) == expected[:rows]).all(), (depth, rows)
+
+
+# vdpbf16ps as two fused multiply-adds: the upper halves' first.
+PAIRS = """
+define internal <{lanes} x float> @{name}(
+    <{lanes} x float> %acc, <{lanes} x i32> %a, <{lanes} x i32> %b) alwaysinline {{
+  %a1 = and <{lanes} x i32> %a, splat (i32 -65536)
+  %b1 = and <{lanes} x i32> %b, splat (i32 -65536)
+  %a0 = shl <{lanes} x i32> %a, splat (i32 16)
+  %b0 = shl <{lanes} x i32> %b, splat (i32 16)
+  %x1 = bitcast <{lanes} x i32> %a1 to <{lanes} x float>
+  %y1 = bitcast <{lanes} x i32> %b1 to <{lanes} x float>
+  %x0 = bitcast <{lanes} x i32> %a0 to <{lanes} x float>
+  %y0 = bitcast <{lanes} x i32> %b0 to <{lanes} x float>
+  %high = call <{lanes} x float> @llvm.fma(<{lanes} x float> %x1, <{lanes} x float> %y1, <{lanes} x float> %acc)
+  %low = call <{lanes} x float> @llvm.fma(<{lanes} x float> %x0, <{lanes} x float> %y0, <{lanes} x float> %high)
+  ret <{lanes} x float> %low
+}}
+declare <{lanes} x float> @llvm.fma.v{lanes}f32(<{lanes} x float>, <{lanes} x float>, <{lanes} x float>)
+""".replace("@llvm.fma(", "@llvm.fma.v{lanes}f32(")
+
+
+@pytest.mark.isa("avx2")
+def test_pairs_are_packed_as_the_instruction_takes_them(monkeypatch) -> None:
+    """With another function in the instruction's place, so that any CPU runs all that is around it."""
+    monkeypatch.setattr("lowgemm.intrin._bfloat16._CODE", PAIRS)
+    avx2 = targets.LEVELS["avx2"]
+    target = replace(avx2, features=(*avx2.features, "avx512_bf16"))
+    rng = np.random.default_rng(14)
+    for depth in (1, 2, 64, 301, 600):
+        weight, a = normal(rng, depth, 40), normal(rng, 40, depth)
+        packed = ops.pack_float_gemm(
+            weight, weights="bfloat16", activations="bfloat16", target=target
+        )
+        # The odd elements of pairs come first; the one that is missing is 0.
+        order = np.arange(depth + depth % 2).reshape(-1, 2)[:, ::-1].reshape(-1)
+        held, rounded = (
+            np.vstack([from_bfloat16(to_bfloat16(x)), np.zeros_like(x[:1])])[order]
+            for x in (weight, a.T)
+        )
+        expected = chain(rounded.T, held)
+        for rows in (1, 5, 40):
+            assert (packed(a[:rows]) == expected[:rows]).all(), (depth, rows)
 
 
 def test_the_host_multiplies_pairs_if_it_can() -> None:

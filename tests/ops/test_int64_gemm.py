@@ -1,12 +1,13 @@
 """Products of 64-bit integers, which wrap."""
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from lowgemm import ops, reference
+from lowgemm import ops, reference, targets
 
 from fences import fenced
 from isa import isas
@@ -64,6 +65,21 @@ def test_matrices_may_be_parts_of_others(isa: str) -> None:
     assert (out[..., :4] == before[..., :4]).all() and (out[..., 25:] == before[..., 25:]).all()
     assert (packed(np.broadcast_to(a[0, :1], (5, 12))) == expected[0, :1]).all()
     assert packed(a[:, :0]).shape == (3, 0, 21)
+
+
+@pytest.mark.isa("avx2")
+@pytest.mark.parametrize("extra", [(), ("avx512dq",)], ids=["halves", "whole"])
+def test_tiles_of_wide_vectors(extra: tuple[str, ...]) -> None:
+    """Those of AVX-512, whose instructions LLVM makes of others, so that any CPU runs them."""
+    avx2 = targets.LEVELS["avx2"]
+    features = (*avx2.features, *extra)
+    target = replace(avx2, vector_bits=512, registers=32, features=features)
+    rng = np.random.default_rng(5)
+    b = full_range(rng, (40, 75), "int64")
+    packed = ops.pack_gemm_i64(b, target=target)
+    for rows in (1, 2, 3, 6, 7, 100):
+        a = full_range(rng, (rows, 40), "int64")
+        assert (packed(a) == reference.gemm_i64(a, b)).all()
 
 
 def test_nothing_is_read_or_written_past_an_end() -> None:
