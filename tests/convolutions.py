@@ -80,8 +80,12 @@ class Convolution:
         self, x: np.ndarray, w: np.ndarray, residual: np.ndarray | None = None
     ) -> np.ndarray:
         """What the oracle gives; bfloat16 as its bits."""
+        return self.finished(self.sums(x, w), residual)
+
+    def finished(self, sums: np.ndarray, residual: np.ndarray | None = None) -> np.ndarray:
+        """What the oracle's output stage makes of the sums."""
         return reference.output_stage(
-            self.sums(x, w),
+            sums,
             groups=self.groups,
             residual=None if residual is None else added(self.output, residual),
             **stage(self.output, self.out),

@@ -20,6 +20,7 @@ from lowgemm.ops._prepared import bits_of
 from lowgemm.packing import FLAT, Axis, ConvPacking, ConvShape, DepthwisePacking, dot_layout
 from lowgemm.targets import CpuTarget
 from lowgemm.tiling import (
+    conv_lanes,
     default_conv_config,
     default_depthwise_config,
     depthwise_packing,
@@ -225,8 +226,11 @@ class _Part:
             self.dst = _in_blocks(self.other, shape, self._packing, self._config.columns)
             self._staged = flip = True
         else:
+            # Groups that share a block of weights are one to the kernel.
+            merged = ConvPacking.of(shape, dot_layout(target, conv_lanes(shape, target)))
+            self._shape = shape = replace(shape, groups=merged.groups)
             self._config = default_conv_config(shape, target, threads)
-            self._packing = ConvPacking.of(shape, dot_layout(target, self._config.lanes))
+            self._packing = merged
             self.dst = self.other
             self._staged = needs_stage(shape, self._packing, filters.x_dtype, self._config)
             flip = self._packing.layout.lhs == "uint8"

@@ -12,6 +12,7 @@ from lowgemm.tiling._conv import SERIAL_MACS as SERIAL_MACS
 from lowgemm.tiling._conv import ConvConfig as ConvConfig
 from lowgemm.tiling._conv import block_tiles as block_tiles
 from lowgemm.tiling._conv import check_conv_config as check_conv_config
+from lowgemm.tiling._conv import conv_lanes as conv_lanes
 from lowgemm.tiling._conv import default_conv_config as default_conv_config
 from lowgemm.tiling._conv import needs_stage as needs_stage
 from lowgemm.tiling._conv import row_image as row_image

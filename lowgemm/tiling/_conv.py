@@ -71,7 +71,7 @@ def needs_stage(shape: ConvShape, packing: ConvPacking, in_dtype: str, config: C
 
 def default_conv_config(shape: ConvShape, target: CpuTarget, threads: int = 1) -> ConvConfig:
     """The heuristic choice for `shape` on `threads` threads, used where nothing was tuned."""
-    lanes = target.lanes if shape.out_channels > 8 else 8
+    lanes = conv_lanes(shape, target)
     packing = ConvPacking.of(shape, dot_layout(target, lanes))
     panels = packing.panels // packing.groups
     rows, columns, vectors = _register_tile(shape, target, panels, _steps(packing))
@@ -104,6 +104,11 @@ def default_conv_config(shape: ConvShape, target: CpuTarget, threads: int = 1) -
     prefetch = order == "panels" and not widen and pixels > 1
     unroll = _unroll(packing, target, rows * columns * vectors)
     return ConvConfig(rows, columns, vectors, lanes, unroll, order, block, widen, prefetch)
+
+
+def conv_lanes(shape: ConvShape, target: CpuTarget) -> int:
+    """Outputs of a vector: as many as `target` has, or 8 where there are no more."""
+    return target.lanes if shape.out_channels > 8 else 8
 
 
 def block_tiles(shape: ConvShape, rows: int, columns: int) -> int:
