@@ -160,7 +160,8 @@ def _dense_product(source, weight, rows, columns: int, packing: ConvPacking) -> 
 def _sparse_product(source, lists: te.Tensor, rows, depth: int, columns: int) -> te.Tensor:
     """int32 `(rows rounded up to whole strips, columns)`: the bytes of the left matrix times the outliers.
 
-    A strip of rows is turned first, but only where there are outliers; then each lane has a row.
+    A strip of rows is turned first, but only where there are outliers; then each lane has a row. Lanes
+    beyond the last row compute with whatever is there, and are not stored.
     """
     tiles, tile = rows
     count = tiles * tile
@@ -177,13 +178,14 @@ def _sparse_product(source, lists: te.Tensor, rows, depth: int, columns: int) ->
             outliers_at = build.Bind(starts_at + filled + 1)
             turned = build.alloc_buffer((depth * STRIP,), "uint8")
             first = s * STRIP
+            left = build.Bind(tirx.min(count - first, STRIP))
             with build.serial(used) as u:
                 k = build.Bind(lists[u + 2])  # pyright: ignore[reportOperatorIssue]
-                with build.serial(STRIP) as x:
-                    row = build.Bind(tirx.min(first + x, count - 1))
+                with build.serial(left) as x:
+                    row = build.Bind(first + x)
                     value = source[tirx.floordiv(row, tile), tirx.floormod(row, tile), k]
                     build.buffer_store(turned, value, [u * STRIP + x])
-            with build.serial(STRIP) as x, build.serial(columns // STRIP) as v:
+            with build.serial(left) as x, build.serial(columns // STRIP) as v:
                 build.buffer_store(plus, zeros, [first + x, tirx.Ramp(v * STRIP, 1, STRIP)])
             with build.parallel(filled) as f:
                 acc = build.alloc_buffer((STRIP,), "int32")
@@ -196,7 +198,7 @@ def _sparse_product(source, lists: te.Tensor, rows, depth: int, columns: int) ->
                     w = tirx.Broadcast(lists[at + 1], STRIP)
                     build.buffer_store(acc, tirx.BufferLoad(acc, [lanes]) + a * w, [lanes])
                 column = build.Bind(lists[columns_at + f])
-                with build.serial(STRIP) as x:
+                with build.serial(left) as x:
                     build.buffer_store(plus, acc[x], [first + x, column])
         return builder.get()
 
