@@ -160,8 +160,8 @@ def _dense_product(source, weight, rows, columns: int, packing: ConvPacking) -> 
 def _sparse_product(source, lists: te.Tensor, rows, depth: int, columns: int) -> te.Tensor:
     """int32 `(rows rounded up to whole strips, columns)`: the bytes of the left matrix times the outliers.
 
-    A strip of rows is turned first, but only where there are outliers; then each lane has a row. Lanes
-    beyond the last row compute with whatever is there, and are not stored.
+    A strip of rows is turned first, but only where there are outliers; then each lane has a row. Lanes beyond
+    the last row compute with whatever is there, and are not stored.
     """
     tiles, tile = rows
     count = tiles * tile
