@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from lowgemm import ops, reference
 
 from gemm_check import CODES, Product, added, same, stage, with_stride
-from isa import isas
+from isa import isas, record_conformance
 from kernels import HARD_DATA, full_range
 
 THOROUGH = settings.get_current_profile_name() == "thorough"
@@ -251,6 +251,7 @@ def test_any_product(isa: str, pool: int, data: st.DataObject) -> None:
     else:
         packed(a, out, **given)
     assert (out == wanted).all()
+    record_conformance("products at random", isa)
 
 
 @dataclass(frozen=True)
@@ -375,3 +376,4 @@ def test_any_convolution(isa: str, pool: int, data: st.DataObject) -> None:
         target=isa,
     )
     same(packed(x, **given), wanted)
+    record_conformance("convolutions at random", isa)
