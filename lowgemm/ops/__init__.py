@@ -14,12 +14,12 @@ from lowgemm.ops._embedding import embedding_bag as embedding_bag
 from lowgemm.ops._float_gemm import PackedFloatGemm as PackedFloatGemm
 from lowgemm.ops._float_gemm import pack_float_gemm as pack_float_gemm
 from lowgemm.ops._gemm import PackedGemm as PackedGemm
-from lowgemm.ops._gemm import Quantize as Quantize
 from lowgemm.ops._gemm import pack_gemm as pack_gemm
 from lowgemm.ops._int64_gemm import PackedGemmI64 as PackedGemmI64
 from lowgemm.ops._int64_gemm import pack_gemm_i64 as pack_gemm_i64
 from lowgemm.ops._output import Output as Output
 from lowgemm.ops._output import Residual as Residual
+from lowgemm.ops._product import Quantize as Quantize
 from lowgemm.ops._quantize import choose_qparams as choose_qparams
 from lowgemm.ops._quantize import dequantize as dequantize
 from lowgemm.ops._quantize import min_max as min_max

@@ -7,20 +7,20 @@ from typing import Any, Literal
 import numpy as np
 
 from lowgemm.ops._arrays import OperandError, array, expect, integer, level
-from lowgemm.ops._gemm import (
-    _BLOCK_BYTES,
-    PackedGemm,
-    _check_depth,
-    _checked_options,
-    _column_arrays,
-    _left_zero_point,
-    _Options,
-    _packed,
-    _Part,
-    _weight_zeros,
-)
+from lowgemm.ops._gemm import PackedGemm
 from lowgemm.ops._library import Library, kernels
 from lowgemm.ops._output import Output, stage_arguments
+from lowgemm.ops._product import (
+    BLOCK_BYTES,
+    ProductOptions,
+    ProductPart,
+    check_depth,
+    checked_options,
+    column_arrays,
+    left_zero_point,
+    packed_columns,
+    weight_zeros,
+)
 from lowgemm.reference import SparseColumns, split_outliers
 from lowgemm.targets import CpuTarget
 from lowgemm.tiling import acc16_configs, acc16_packing
@@ -32,7 +32,7 @@ class PackedGemmAcc16(PackedGemm):
     It is called, and bound, as `PackedGemm` is.
     """
 
-    def __init__(self, parts: list[_Part], options: _Options, outliers: bool) -> None:
+    def __init__(self, parts: list[ProductPart], options: ProductOptions, outliers: bool) -> None:
         super().__init__(parts, options)
         self._outliers = outliers
 
@@ -58,7 +58,9 @@ class PackedGemmAcc16(PackedGemm):
 class _Acc16Variant:
     """The compiled functions for one layout of the operands."""
 
-    def __init__(self, options: _Options, outliers: bool, transposed: bool, strided: bool) -> None:
+    def __init__(
+        self, options: ProductOptions, outliers: bool, transposed: bool, strided: bool
+    ) -> None:
         packing, target = options.packing, options.target
         form = {
             "depth": options.depth,
@@ -73,7 +75,7 @@ class _Acc16Variant:
         self.names = [*(["lists"] if outliers else []), *stage_arguments(output, False)]
         wide = options.depth * (2 if form["staged"] else 1)
         wide += 4 * options.columns * (2 if outliers else 1)
-        self.block = max(1, _BLOCK_BYTES // (wide * configs[-1].rows))
+        self.block = max(1, BLOCK_BYTES // (wide * configs[-1].rows))
 
         def make():
             from lowgemm import schedules, topi
@@ -144,13 +146,13 @@ def pack_gemm_acc16(
         raise OperandError(f"groups: {groups} do not divide b of shape {b.shape}")
     matrices = np.split(stack, groups, axis)
     depth, columns = matrices[0].shape
-    row_zero, point = _left_zero_point("uint8", a_zero_point, None)
-    zeros = _weight_zeros(b_zero_point, b.dtype, columns, groups)
-    _check_depth(depth, "uint8", point, zeros)
+    row_zero, point = left_zero_point("uint8", a_zero_point, None)
+    zeros = weight_zeros(b_zero_point, b.dtype, columns, groups)
+    check_depth(depth, "uint8", point, zeros)
     split = [split_outliers(matrix) if outliers else (matrix, None) for matrix in matrices]
     outliers = any(sparse is not None and sparse.values.size for _, sparse in split)
     chosen = level(target)
-    options = _checked_options(
+    options = checked_options(
         depth=depth,
         columns=columns,
         in_dtype="uint8",
@@ -166,11 +168,11 @@ def pack_gemm_acc16(
     for number, (matrix, (dense, sparse)) in enumerate(zip(matrices, split, strict=True)):
         sums = matrix.sum(0, dtype=np.int64)
         slot = (number, groups)
-        arrays = _column_arrays(options, sums, zeros[number], point or 0, slot)
+        arrays = column_arrays(options, sums, zeros[number], point or 0, slot)
         if outliers and sparse is not None:
             arrays["lists"] = _lists(sparse)
-        packed = _packed(options.packing, dense)
-        parts.append(_Part(packed, sums, zeros[number], point or 0, slot, arrays))
+        packed = packed_columns(options.packing, dense)
+        parts.append(ProductPart(packed, sums, zeros[number], point or 0, slot, arrays))
     return PackedGemmAcc16(parts, options, outliers)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lowgemm.ops._arrays import aligned
 from lowgemm.ops._call import Call, address_of
 from lowgemm.ops._library import Library, kernels, runtime
 from lowgemm.ops._output import EIGHT_BIT, Output, stage_arguments
@@ -28,8 +29,6 @@ from lowgemm.tiling import (
     row_image,
     shares_rows,
 )
-
-_CACHE_LINE = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +113,7 @@ class Filters:
         else:
             raw = values + per_channel(self.zeros, values.ndim)
             packed = packing.pack(raw.astype(np.int8), self.zeros)
-        return _Packed(_aligned(packed), sums)
+        return _Packed(aligned(packed), sums)
 
     def _addends(self, values: np.ndarray) -> Iterator[np.ndarray]:
         """`values` as the sum of int8 arrays, one for each pass."""
@@ -378,15 +377,6 @@ def _common_arguments(output: Output) -> dict[str, Any]:
     if output.residual and output.dtype in EIGHT_BIT:
         found["add"] = output.sum_params()
     return found
-
-
-def _aligned(packed: np.ndarray) -> np.ndarray:
-    """A copy at the beginning of a cache line."""
-    memory = np.empty(packed.size + _CACHE_LINE, np.int8)
-    start = -address_of(memory) % _CACHE_LINE
-    aligned = memory[start : start + packed.size].reshape(packed.shape)
-    aligned[...] = packed
-    return aligned
 
 
 def per_channel(values: np.ndarray, axes: int) -> np.ndarray:

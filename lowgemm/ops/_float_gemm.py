@@ -7,9 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from lowgemm.ops._arrays import OperandError, array, expect, integer, level, one_of, positive_scale
+from lowgemm.ops._arrays import (
+    OperandError,
+    aligned,
+    array,
+    expect,
+    integer,
+    level,
+    one_of,
+    positive_scale,
+)
 from lowgemm.ops._library import Library, kernels
-from lowgemm.ops._panels import PanelProduct, aligned
+from lowgemm.ops._panels import PanelProduct
 from lowgemm.packing_panels import FEW_ROWS, PanelLayout
 from lowgemm.quant import to_bfloat16, to_float16
 from lowgemm.targets import CpuTarget

@@ -4,38 +4,29 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from lowgemm.ops._arrays import OperandError, array, expect, integer, level, one_scale
+from lowgemm.ops._arrays import OperandError, array, expect, integer, level
 from lowgemm.ops._call import Call
 from lowgemm.ops._library import Library, kernels
 from lowgemm.ops._output import EIGHT_BIT, Output, stage_arguments, store_type
-from lowgemm.packing import ConvPacking
+from lowgemm.ops._product import (
+    BLOCK_BYTES,
+    ProductOptions,
+    ProductPart,
+    Quantize,
+    check_depth,
+    checked_options,
+    column_arrays,
+    left_zero_point,
+    packed_columns,
+    weight_zeros,
+)
 from lowgemm.quant import choose_qparams
 from lowgemm.targets import CpuTarget
 from lowgemm.tiling import default_gemm_configs, gemm_packing, gemm_staged
-
-# Bytes of the left operand and the output that a thread takes at a time, so that they stay in its second cache.
-_BLOCK_BYTES = 192 * 1024
-_CACHE_LINE = 64
-
-
-@dataclass(frozen=True)
-class Quantize:
-    """That the left matrix is float32 and is quantized to uint8 while it is packed.
-
-    `range` says where scale and zero point come from: "static", from here; "tensor" or "row", from the least and the
-    greatest element of each call's matrix, or of each of its rows (in groups: of each group's part of a row), by
-    `quant.choose_qparams`. The code of x is clamp(rint(x * (1 / scale)) + zero_point), ties to even, FBGEMM's rule. The
-    scales that "tensor" and "row" find multiply the real output, whose multiplier is then that of the weight alone.
-    """
-
-    range: Literal["static", "tensor", "row"] = "static"
-    scale: float = 1.0
-    zero_point: int = 0
 
 
 class PackedGemm:
@@ -44,7 +35,7 @@ class PackedGemm:
     Several threads may call it at a time, with any numbers of rows.
     """
 
-    def __init__(self, parts: list[_Part], options: _Options) -> None:
+    def __init__(self, parts: list[ProductPart], options: ProductOptions) -> None:
         self._parts, self._options = parts, options
         self.depth = options.depth
         self.groups = 1 if options.batched else len(parts)
@@ -261,7 +252,7 @@ class PackedGemm:
                 found[name] = np.ascontiguousarray(found[name])
         return found
 
-    def _call(self, part: _Part, a, out, pieces: dict[str, np.ndarray], quantize) -> Call:
+    def _call(self, part: ProductPart, a, out, pieces: dict[str, np.ndarray], quantize) -> Call:
         transposed = _is_transposed(a)
         strided = not all(
             x.flags.c_contiguous for x in (out, *pieces.values()) if x.ndim == 2
@@ -294,50 +285,10 @@ class PackedGemm:
         return found
 
 
-@dataclass(frozen=True)
-class _Options:
-    """What all parts of a product have in common."""
-
-    depth: int
-    columns: int
-    in_dtype: str
-    quantize: Quantize | None
-    row_zero: str  # "", "given" or "found"
-    weight_zero: bool
-    batched: bool
-    packing: ConvPacking
-    output: Output
-    target: CpuTarget
-
-    def with_output(self, output: Output) -> _Options:
-        return _checked_options(**{**self.__dict__, "output": output})
-
-    def output_form(self) -> dict[str, Any]:
-        form = self.output.form(self.weight_zero, bool(self.row_zero))
-        dynamic = self.quantize is not None and self.quantize.range != "static"
-        return {**form, "row_scale": form["row_scale"] or dynamic}
-
-
-@dataclass(frozen=True)
-class _Part:
-    """One group, or one matrix of a batch: the packed weight and what is held for each of its columns."""
-
-    packed: np.ndarray
-    sums: np.ndarray
-    zeros: np.ndarray
-    zero_point: int
-    slot: tuple[int, int]
-    arrays: dict[str, np.ndarray]
-
-    def with_output(self, options: _Options) -> _Part:
-        arrays = _column_arrays(options, self.sums, self.zeros, self.zero_point, self.slot)
-        return _Part(self.packed, self.sums, self.zeros, self.zero_point, self.slot, arrays)
-
-
 class _Variant:
     """The compiled functions for one layout of the operands."""
 
-    def __init__(self, options: _Options, transposed: bool, strided: bool) -> None:
+    def __init__(self, options: ProductOptions, transposed: bool, strided: bool) -> None:
         packing, target = options.packing, options.target
         dynamic = options.quantize is not None and options.quantize.range == "row"
         form = {
@@ -353,7 +304,7 @@ class _Variant:
         self.symbols = [f"rows{config.rows}" for config in configs]
         self.names = stage_arguments(output, dynamic)
         wide = options.depth * (2 if form["staged"] else 1) + 4 * options.columns
-        self.block = max(1, _BLOCK_BYTES // (wide * configs[-1].rows))
+        self.block = max(1, BLOCK_BYTES // (wide * configs[-1].rows))
 
         def make():
             from lowgemm import schedules, topi
@@ -433,11 +384,11 @@ def pack_gemm(
             raise OperandError(f"groups: {groups} do not divide b of shape {b.shape}")
         matrices = np.split(stack, groups, axis)
     depth, columns = matrices[0].shape
-    row_zero, point = _left_zero_point(a_dtype, a_zero_point, quantize)
-    zeros = _weight_zeros(b_zero_point, b.dtype, columns, groups if not batched else len(matrices))
-    _check_depth(depth, a_dtype, point, zeros)
+    row_zero, point = left_zero_point(a_dtype, a_zero_point, quantize)
+    zeros = weight_zeros(b_zero_point, b.dtype, columns, groups if not batched else len(matrices))
+    check_depth(depth, a_dtype, point, zeros)
     chosen = level(target)
-    options = _checked_options(
+    options = checked_options(
         depth=depth,
         columns=columns,
         in_dtype="float32" if quantize else a_dtype,
@@ -460,122 +411,13 @@ def pack_gemm(
         sums = w.sum(0, dtype=np.int64)
         # Rows' own zero points come as they are; that the kernel's operand is moved by `flip` goes into the offset.
         moved = (point or 0) + flip
-        arrays = _column_arrays(options, sums, own, moved, slot)
+        arrays = column_arrays(options, sums, own, moved, slot)
         parts.append(
-            _Part(_packed(options.packing, w.astype(np.int8)), sums, own, moved, slot, arrays)
+            ProductPart(
+                packed_columns(options.packing, w.astype(np.int8)), sums, own, moved, slot, arrays
+            )
         )
     return PackedGemm(parts, options)
-
-
-def _left_zero_point(
-    a_dtype: str, zero_point: Any, quantize: Quantize | None
-) -> tuple[str, int | None]:
-    """Where rows have zero points of their own from ("", "given" or "found"), and else the one of all."""
-    low = 0 if a_dtype == "uint8" else -128
-    if quantize is None:
-        if isinstance(zero_point, str) and zero_point == "row":
-            return "given", None
-        return "", integer(zero_point, "a_zero_point", low, low + 255)
-    if a_dtype != "uint8" or not isinstance(zero_point, int) or zero_point != 0:
-        raise OperandError("a_dtype, a_zero_point: with quantize they are uint8 and quantize's own")
-    if quantize.range not in ("static", "tensor", "row"):
-        raise OperandError(f"quantize.range: expected static, tensor or row, got {quantize.range}")
-    if quantize.range != "static":
-        return "found", None
-    scale = one_scale(quantize.scale, "quantize.scale")
-    with np.errstate(over="ignore"):
-        if not np.isfinite(np.float32(1) / scale):
-            raise OperandError(f"quantize.scale: its reciprocal is not finite: {scale}")
-    return "", integer(quantize.zero_point, "quantize.zero_point", 0, 255)
-
-
-def _checked_options(**fields) -> _Options:
-    options = _Options(**fields)
-    output = options.output
-    if options.quantize is None or options.quantize.range == "static":
-        return options
-    if output.dtype == "int32" or output.rounding == "fixed_point":
-        raise OperandError("quantize: a range found at run time needs a real output stage")
-    if output.row_scale:
-        raise OperandError("output.row_scale: a range found at run time is the row's scale")
-    if output.dtype in EIGHT_BIT and output.bias is not None and output.bias.dtype == np.float32:
-        raise OperandError("output.bias: expected int32 where rows have scales of their own")
-    return options
-
-
-def _weight_zeros(zero_point, dtype: np.dtype, columns: int, parts: int) -> np.ndarray:
-    """Zero points `(parts, columns)` int64 of the weight as int8."""
-    values = np.asarray(zero_point)
-    if values.dtype.kind not in "iu":
-        raise OperandError(f"b_zero_point: expected integers, got {values.dtype.name}")
-    limits = np.iinfo(dtype)
-    if values.size and (values.min() < limits.min or values.max() > limits.max):
-        raise OperandError(
-            f"b_zero_point: expected {limits.min} to {limits.max}, got {values.tolist()}"
-        )
-    flat = values.astype(np.int64).reshape(-1)
-    if flat.size == 1:
-        full = np.broadcast_to(flat, (parts, columns))
-    elif flat.size == parts * columns:
-        full = flat.reshape(parts, columns)
-    elif flat.size == parts:
-        full = np.broadcast_to(flat[:, None], (parts, columns))
-    else:
-        raise OperandError(
-            f"b_zero_point: expected 1, {parts} or {parts * columns} values, got {flat.size}"
-        )
-    return full - (128 if dtype == np.uint8 else 0)
-
-
-def _check_depth(depth: int, a_dtype: str, a_zero_point: int | None, zeros: np.ndarray) -> None:
-    """Refuse a depth at which the exact sum of some left matrix would not fit 32 bits."""
-    low, high = (0, 255) if a_dtype == "uint8" else (-128, 127)
-    most = 255 if a_zero_point is None else max(high - a_zero_point, a_zero_point - low)
-    weight = max(127 - int(zeros.min()), int(zeros.max()) + 128)
-    limit = (2**31 - 1) // (most * weight)
-    if depth > limit:
-        raise OperandError(f"b: depth {depth} is too large for exact 32-bit sums; at most {limit}")
-
-
-def _column_arrays(
-    options: _Options, sums: np.ndarray, zeros: np.ndarray, point: int, slot: tuple[int, int]
-) -> dict[str, np.ndarray]:
-    """What a part's kernel takes for each column, padded to whole tiles."""
-    number, groups = slot
-    own = slice(number * options.columns, (number + 1) * options.columns)
-    output = options.output
-    column_sum = sums - options.depth * zeros
-    offset = output.integer_bias(options.columns * groups)[own] - point * column_sum
-    found = {"offset": offset, "weight_zero": zeros, "column_sum": column_sum}
-    found = {name: value.astype(np.int32) for name, value in found.items()}
-    each = output.columns(options.columns * groups, groups)
-    found.update((name, value[own]) for name, value in each.items())
-    padded = {name: options.packing.pad_channels(_fill(options, v)) for name, v in found.items()}
-    padded["out"] = output.params()
-    if output.residual and output.dtype in EIGHT_BIT:
-        padded["add"] = output.sum_params()
-    if output.table is not None:
-        padded["table"] = output.table
-    return padded
-
-
-def _fill(options: _Options, values: np.ndarray) -> np.ndarray:
-    full = np.zeros(options.packing.group_out, values.dtype)
-    full[: options.columns] = values
-    return full
-
-
-def _packed(packing: ConvPacking, w: np.ndarray) -> np.ndarray:
-    """The packed weight at the beginning of a cache line."""
-    depth, columns = w.shape
-    full = np.zeros((packing.group_out, depth, 1, 1), np.int8)
-    full[:columns, :, 0, 0] = w.T
-    packed = packing.pack(full)
-    memory = np.empty(packed.size + _CACHE_LINE, np.int8)
-    start = -memory.__array_interface__["data"][0] % _CACHE_LINE
-    aligned = memory[start : start + packed.size].reshape(packed.shape)
-    aligned[...] = packed
-    return aligned
 
 
 def _scattered(matrix: np.ndarray) -> bool:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from lowgemm.ops._arrays import OperandError, array, expect, level
+from lowgemm.ops._arrays import OperandError, aligned, array, expect, level
 from lowgemm.ops._library import Library, kernels
-from lowgemm.ops._panels import PanelProduct, aligned
+from lowgemm.ops._panels import PanelProduct
 from lowgemm.packing_panels import PanelLayout
 from lowgemm.targets import CpuTarget
 

@@ -12,7 +12,6 @@ from lowgemm.ops._arrays import OperandError, array, expect
 from lowgemm.ops._call import Call
 from lowgemm.ops._library import Library, runtime
 
-_CACHE_LINE = 64
 # As many as the thread pool cuts a loop into (artifact/csrc/threads.c).
 _TASKS_PER_THREAD = 4
 
@@ -141,15 +140,6 @@ class PanelProduct:
 def _tasks() -> int:
     threads = runtime().threads
     return 1 if threads == 1 else _TASKS_PER_THREAD * threads
-
-
-def aligned(values: np.ndarray) -> np.ndarray:
-    """A contiguous copy that begins with a cache line."""
-    memory = np.empty(values.nbytes + _CACHE_LINE, np.uint8)
-    start = -memory.__array_interface__["data"][0] % _CACHE_LINE
-    copy = memory[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
-    copy[...] = values
-    return copy
 
 
 def _check_rows(value: np.ndarray, name: str) -> None:
