@@ -1,22 +1,28 @@
-"""Whole spaces of configurations, measured: what the tuner's search and the default heuristics are judged by.
+"""Spaces of configurations, measured: what the tuner's search and the default heuristics are judged by.
 
-`python -m benchmarks.tuning_spaces measure` measures every configuration of some tasks, each in turns with the default
-one, and those again that may be the best, into a record; `judge` reads it and says how many trials the ranker and
-random search need, and how far the default configurations are from the best.
+    python -m benchmarks.tuning_spaces compile FOLDER     every configuration of some tasks, as a library
+    python -m benchmarks.tuning_spaces measure FOLDER     each in turns with the default one, into a record
+    python -m benchmarks.tuning_spaces judge              trials of the ranker and of random search; the defaults
+
+The first two stop after `--seconds` and go on where they stopped, so that measuring needs a quiet machine for minutes
+only. With `--held-out` they take samples of the spaces of other layers, drawn from FBGEMM's benchmarks, which no
+heuristic was fitted to; `defaults` judges by these.
 """
 
+import hashlib
 import json
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import astuple, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from benchmarks import host, record
+from benchmarks import host, layers, record
 from lowgemm import targets
 from lowgemm.packing import ConvShape
 from lowgemm.schedules import (
@@ -24,25 +30,32 @@ from lowgemm.schedules import (
     KernelTask,
     config_from_json,
     config_space,
+    config_to_json,
     default_config,
     task_from_json,
     task_to_json,
 )
 from lowgemm.tune._build import Builder, default_jobs
 from lowgemm.tune._database import Record
-from lowgemm.tune._measure import Job, LocalRunner, Runner
+from lowgemm.tune._extract import tasks_of_shapes
+from lowgemm.tune._measure import Job, LocalRunner
 from lowgemm.tune._search import TaskState, propose
 
 _BATCH = 16
 _ROUNDS = 7
-_LONG_ROUNDS = 21
-_PROMISING = 1.06
+# What may be the best is measured again, for longer: what comes so near to it, or was disturbed.
+_LONG_ROUNDS = 41
+_PROMISING = 1.05
 _MOST_AGAIN = 40
 _DISTURBED = 0.05
-# What is asked of the ranker: a configuration of 97% of the best one's speed; of the defaults: within 7% of its time.
+# What is asked of the ranker: a configuration of 97% of the best one's speed within a tenth of the space, and within
+# half of the trials that drawing at random takes; of the defaults: within 7% of the best time.
 _GOOD = 0.97
+_SHARE_OF_SPACE = 0.1
+_SHARE_OF_RANDOM = 0.5
 _GOOD_DEFAULT = 1.07
 _PROPOSED = 4
+_RANDOM_SEEDS = 200
 _SAME = (1, 1, 1, 1)
 # Of ResNet-50, mobile networks, and FBGEMM's benchmarks: large and small images, first and last layers, few and many
 # channels, groups, and a matrix product.
@@ -62,21 +75,68 @@ _DEPTHWISE = (
     ConvShape(1, 56, 56, 144, 144, (3, 3), padding=_SAME, groups=144),
     ConvShape(1, 14, 14, 384, 384, (5, 5), padding=(2, 2, 2, 2), groups=384),
 )
+# Held out: so many layers of each of FBGEMM's lists, with or without groups, and configurations of each. Larger layers
+# would take long to measure.
+_HELD_OUT = {("gemm", False): 4, ("conv", False): 2, ("conv", True): 2, ("depthwise", True): 2}
+_HELD_OUT_MACS = (2_000_000, 600_000_000)
+_SAMPLE = 40
 
 
-def tasks() -> Iterator[KernelTask]:
-    """The tasks to judge by, on one thread of this host."""
+def full_tasks() -> Iterator[KernelTask]:
+    """The tasks whose spaces are measured in full, on one thread of this host."""
     target = targets.host()
     for family, shapes in (("qconv2d", _CONVOLUTIONS), ("qdepthwise2d", _DEPTHWISE)):
         for shape in shapes:
             yield KernelTask(family, shape, "uint8", "uint8", None, target, 1)
 
 
-class Space:
-    """Every configuration of a task with its time over the default's and the standard error of that, or its failure."""
+def held_out_tasks() -> Iterator[KernelTask]:
+    """Tasks that are drawn from the benchmarks' layers, the same at every call."""
+    rng = np.random.default_rng(0)
+    least, most = _HELD_OUT_MACS
+    fitted = {task.shape for task in full_tasks()}
+    for (family, grouped), count in _HELD_OUT.items():
+        allowed = [x for x in layers.family(family) if (x.groups > 1) == grouped]
+        tasks = [_task_of(layer) for layer in allowed if least <= layer.macs <= most]
+        tasks = [task for task in tasks if task.shape not in fitted]
+        yield from (tasks[index] for index in rng.permutation(len(tasks))[:count])
 
-    def __init__(self, task: KernelTask, rows: dict[Any, list[Any]] | None = None) -> None:
-        self.task = task
+
+def _task_of(layer: layers.Layer) -> KernelTask:
+    if layer.is_gemm:
+        line = f"gemm {layer.height} {layer.out_channels} {layer.in_channels}"
+    else:
+        line = (
+            f"conv {layer.batch} {layer.height} {layer.width} {layer.in_channels} {layer.out_channels} "
+            f"kernel={layer.kernel[0]}x{layer.kernel[1]} stride={layer.stride} pad={layer.pad} "
+            f"dilation={layer.dilation} groups={layer.groups}"
+        )
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write(line)
+        file.flush()
+        (task,) = tasks_of_shapes(Path(file.name), [targets.host()], 1)
+    return task
+
+
+def chosen_configs(task: KernelTask, held_out: bool) -> list[Any]:
+    """The configurations to measure: the whole space, or, held out, a sample of it; the default first."""
+    chosen = config_space(task)
+    if held_out:
+        rng = np.random.default_rng(0)
+        chosen = [chosen[index] for index in rng.permutation(len(chosen))[:_SAMPLE]]
+    return [*dict.fromkeys([default_config(task), *chosen])]
+
+
+class Space:
+    """Configurations of a task with their times, each as measured in turns with `reference`.
+
+    A row is the time over the reference's, the standard error of that and the rounds; or the failure.
+    """
+
+    def __init__(
+        self, task: KernelTask, reference: Any, rows: dict[Any, list[Any]] | None = None
+    ) -> None:
+        self.task, self.reference = task, reference
         self.rows: dict[Any, list[Any]] = rows or {}
 
     @staticmethod
@@ -87,21 +147,25 @@ class Space:
             config_from_json(task, dict(zip(data["knobs"], row[:knobs], strict=True))): row[knobs:]
             for row in data["rows"]
         }
-        return Space(task, rows)
+        return Space(task, config_from_json(task, data["reference"]), rows)
 
     def render(self) -> str:
         """JSON, a configuration a line."""
         knobs = [field.name for field in fields(FAMILIES[self.task.family].config)]
         rows = ",\n".join(json.dumps([*astuple(c), *row]) for c, row in self.rows.items())
-        head = f'"task": {json.dumps(task_to_json(self.task))},\n"knobs": {json.dumps(knobs)}'
+        head = (
+            f'"task": {json.dumps(task_to_json(self.task))},\n'
+            f'"reference": {json.dumps(config_to_json(self.reference))},\n'
+            f'"knobs": {json.dumps(knobs)}'
+        )
         return f'{{{head},\n"rows": [\n{rows}\n]}}'
 
     @property
     def times(self) -> dict[Any, float]:
-        """Of those that worked, relative to the default."""
-        return {config: row[0] for config, row in self.rows.items() if len(row) == 2}
+        """Of those that worked, relative to the reference."""
+        return {config: row[0] for config, row in self.rows.items() if len(row) > 1}
 
-    @property
+    @cached_property
     def known(self) -> dict[Any, float]:
         """`times` without those that were disturbed both times they were measured; the default is always there."""
         default = default_config(self.task)
@@ -111,104 +175,147 @@ class Space:
             if config == default or self.rows[config][1] <= _DISTURBED
         }
 
-    def measure(self, configs: list[Any], rounds: int, builder: Builder, runner: Runner) -> None:
-        """Measure `configs`, each in turns with the default."""
-        (reference,) = builder.build(self.task, [default_config(self.task)])
-        if isinstance(reference, str):
-            raise click.ClickException(f"{self.task}: the default fails: {reference}")
-        data = builder.data(self.task)
-        for start in range(0, len(configs), _BATCH):
-            batch = configs[start : start + _BATCH]
-            for config, library in zip(batch, builder.build(self.task, batch), strict=True):
-                if isinstance(library, str):
-                    self.rows[config] = [library]
-                    continue
-                job = Job(library, reference, data, self.task.threads, rounds)
-                outcome = runner.measure(job)
-                library.unlink()
-                measured = [round(outcome.ratio, 5), round(outcome.noise, 5)]
-                self.rows[config] = [outcome.failure] if outcome.failure else measured
+    @property
+    def default(self) -> float:
+        """The time of today's default configuration over the best one's."""
+        return self.known[default_config(self.task)] / min(self.known.values())
 
-    def measure_again(self, rounds: int, builder: Builder, runner: Runner) -> int:
-        """Measure those for longer that may be the best, and the default; returns how many.
-
-        The default may be another one than at the first time: what is not measured again is scaled as the median of
-        what is.
-        """
-        before = self.times
-        chosen = self._promising()
-        self.measure(chosen, rounds, builder, runner)
-        after = self.times
-        scale = float(np.median([after[c] / before[c] for c in chosen if c in after]))
-        for config in before.keys() - {*chosen}:
-            self.rows[config][0] = round(self.rows[config][0] * scale, 5)
-        self.measure([default_config(self.task)], rounds, builder, runner)
-        return len(chosen)
-
-    def _promising(self) -> list[Any]:
-        """What may be the best, by one measurement that an unlucky moment could have changed."""
+    def again(self) -> list[Any]:
+        """What may be the best, by one measurement that an unlucky moment could have changed; the default, too."""
         times = self.times
         ordered = sorted(times, key=lambda config: times[config])
         least = times[ordered[len(ordered) // 50]]
+        near = [c for c in ordered[:_MOST_AGAIN] if times[c] < _PROMISING * least]
         disturbed = [c for c in ordered if self.rows[c][1] > _DISTURBED]
-        return [*{*[c for c in ordered[:_MOST_AGAIN] if times[c] < _PROMISING * least], *disturbed}]
+        candidates = [*{*near, *disturbed, default_config(self.task)}]
+        return [c for c in candidates if c in times and self.rows[c][2] < _LONG_ROUNDS]
 
 
+_held_out_option = click.option("--held-out", is_flag=True, help="Samples of other layers' spaces.")
 _record_option = click.option(
     "--record",
     "path",
     type=click.Path(path_type=Path),
-    default=record.DIRECTORY / "tuning-spaces.json",
-    show_default=True,
+    help="By default benchmarks/records/tuning-spaces.json, or tuning-held-out.json.",
 )
+_seconds_option = click.option("--seconds", default=float("inf"), help="Stop after so many.")
+
+
+def _record_path(path: Path | None, held_out: bool) -> Path:
+    return path or record.DIRECTORY / f"tuning-{'held-out' if held_out else 'spaces'}.json"
 
 
 @click.group()
 def main() -> None:
-    """Judge the tuner by spaces that were measured in full."""
+    """Judge the tuner by spaces that were measured."""
 
 
-@main.command()
-@_record_option
-def measure(path: Path) -> None:
-    """Measure every configuration of all tasks; takes half an hour."""
-    described, spaces = host.describe(), []
-    with _machine() as (builder, runner):
-        for task in tasks():
-            space = Space(task)
-            space.measure(config_space(task), _ROUNDS, builder, runner)
-            spaces.append(space)
-            click.echo(f"{task}: {len(space.rows)} configurations")
-            path.write_text(_render(described, spaces))
-    _refine(path)
+def _library(folder: Path, task: KernelTask, config: Any) -> Path:
+    """Where the library of a configuration is, or, with the ending .txt, the reason that there is none."""
+    return folder / f"{_digest(task_to_json(task), config_to_json(config))}.so"
 
 
-@main.command()
-@_record_option
-def refine(path: Path) -> None:
-    """Measure those again, for longer, that may be the best."""
-    _refine(path)
+def _data(folder: Path, task: KernelTask) -> Path:
+    """Where what a task's kernels are verified by is."""
+    return folder / f"{_digest(task_to_json(task))}.npz"
 
 
-def _refine(path: Path) -> None:
-    record = json.loads(path.read_text())
-    spaces = [Space.from_json(data) for data in record["spaces"]]
-    with _machine() as (builder, runner):
-        for space in spaces:
-            count = space.measure_again(_LONG_ROUNDS, builder, runner)
-            click.echo(f"{space.task}: {count} configurations again")
-            path.write_text(_render(record["host"], spaces))
+def _digest(*parts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
-@contextmanager
-def _machine() -> Iterator[tuple[Builder, LocalRunner]]:
-    with tempfile.TemporaryDirectory(prefix="lowgemm-spaces-") as folder:
-        builder, runner = Builder(Path(folder), default_jobs()), LocalRunner()
+@main.command("compile")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@_held_out_option
+@_seconds_option
+def compile_command(folder: Path, held_out: bool, seconds: float) -> None:
+    """Compile the configurations into FOLDER, which takes half an hour, and gigabytes."""
+    end = time.monotonic() + seconds
+    folder.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        builder = Builder(Path(scratch), default_jobs())
         try:
-            yield builder, runner
+            for task in held_out_tasks() if held_out else full_tasks():
+                missing = [
+                    config
+                    for config in chosen_configs(task, held_out)
+                    if not any(
+                        _library(folder, task, config).with_suffix(ending).exists()
+                        for ending in (".so", ".txt")
+                    )
+                ]
+                for start in range(0, len(missing), _BATCH):
+                    if time.monotonic() > end:
+                        raise SystemExit(f"{task}: {len(missing) - start} are missing")
+                    batch = missing[start : start + _BATCH]
+                    for config, built in zip(batch, builder.build(task, batch), strict=True):
+                        path = _library(folder, task, config)
+                        if isinstance(built, str):
+                            path.with_suffix(".txt").write_text(built)
+                        else:
+                            built.rename(path)
+                if not (data := _data(folder, task)).exists():
+                    builder.data(task).rename(data)
+                click.echo(f"{task}: compiled")
         finally:
             builder.close()
-            runner.close()
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@_held_out_option
+@_record_option
+@_seconds_option
+def measure(folder: Path, held_out: bool, path: Path | None, seconds: float) -> None:
+    """Measure what is in FOLDER and not in the record yet, then what may be the best once more, for longer."""
+    end, path = time.monotonic() + seconds, _record_path(path, held_out)
+    if path.exists():
+        described, spaces = _read(path)
+    else:
+        described, spaces = host.describe(), []
+    tasks = list(held_out_tasks() if held_out else full_tasks())
+    known = {space.task.key for space in spaces}
+    spaces += [Space(task, default_config(task)) for task in tasks if task.key not in known]
+    runner = LocalRunner()
+    try:
+        for rounds in (_ROUNDS, _LONG_ROUNDS):
+            for space in spaces:
+                if rounds == _ROUNDS:
+                    wanted = chosen_configs(space.task, held_out)
+                    wanted = [config for config in wanted if config not in space.rows]
+                else:
+                    wanted = space.again()
+                for config in wanted:
+                    if time.monotonic() > end:
+                        raise SystemExit(f"{space.task}: to be gone on with")
+                    space.rows[config] = _measured(folder, space, config, rounds, runner)
+                if wanted:
+                    click.echo(f"{space.task}: {len(wanted)} configurations, {rounds} rounds")
+    finally:
+        runner.close()
+        path.write_text(_render(described, [space for space in spaces if space.rows]))
+    click.echo("all is measured")
+
+
+def _measured(
+    folder: Path, space: Space, config: Any, rounds: int, runner: LocalRunner
+) -> list[Any]:
+    library = _library(folder, space.task, config)
+    if (reason := library.with_suffix(".txt")).exists():
+        return [reason.read_text()]
+    if not library.exists():
+        raise click.ClickException(f"{config} of {space.task} is not in {folder}: compile first")
+    reference = _library(folder, space.task, space.reference)
+    job = Job(library, reference, _data(folder, space.task), space.task.threads, rounds)
+    outcome = runner.measure(job)
+    if outcome.failure:
+        return [outcome.failure]
+    return [round(outcome.ratio, 5), round(outcome.noise, 5), rounds]
+
+
+def _read(path: Path) -> tuple[dict[str, Any], list[Space]]:
+    content = json.loads(path.read_text())
+    return content["host"], [Space.from_json(data) for data in content["spaces"]]
 
 
 def _render(described: dict[str, Any], spaces: list[Space]) -> str:
@@ -219,28 +326,54 @@ def _render(described: dict[str, Any], spaces: list[Space]) -> str:
 @main.command()
 @_record_option
 @click.option("--seeds", default=5, show_default=True)
-def judge(path: Path, seeds: int) -> None:
+def judge(path: Path | None, seeds: int) -> None:
     """Say how many trials the ranker and random search need, and how far the defaults are from the best."""
-    spaces = [Space.from_json(data) for data in json.loads(path.read_text())["spaces"]]
+    _, spaces = _read(_record_path(path, held_out=False))
     click.echo(f"trials until within {1 - _GOOD:.0%} of the best; median of {seeds} seeds")
-    good_defaults = 0
+    passed: list[tuple[bool, ...]] = []
     for space in spaces:
         times = space.known
-        best = min(times.values())
-        default = times[default_config(space.task)] / best
-        good_defaults += default <= _GOOD_DEFAULT
-        cold = [trials_needed(space, seed, []) for seed in range(seeds)]
         others = [r for other in spaces if other is not space for r in records_of(other, 40)]
-        warm = [trials_needed(space, seed, others) for seed in range(seeds)]
-        drawn = [random_trials_needed(space, seed) for seed in range(20 * seeds)]
-        ranked, tenth = float(np.median(cold)), len(times) / 10
-        click.echo(
-            f"{space.task}: {len(times)} configurations, a tenth is {tenth:.0f}; ranker {ranked:.0f}, warm "
-            f"{np.median(warm):.0f}, random {np.median(drawn):.0f}; default {default:.3f} of the best"
+        cold, warm = (
+            float(np.median([trials_needed(space, seed, known) for seed in range(seeds)]))
+            for known in ([], others)
         )
-    click.echo(
-        f"defaults within {_GOOD_DEFAULT - 1:.0%} of the best: {good_defaults} of {len(spaces)}"
-    )
+        drawn = float(np.median([random_trials_needed(space, s) for s in range(_RANDOM_SEEDS)]))
+        tenth, half = _SHARE_OF_SPACE * len(times), _SHARE_OF_RANDOM * drawn
+        passed.append(
+            (
+                cold <= tenth and cold <= half,
+                warm <= tenth and warm <= half,
+                space.default <= _GOOD_DEFAULT,
+            )
+        )
+        click.echo(
+            f"{space.task}: {len(times)} configurations, a tenth is {tenth:.0f}; random {drawn:.0f}, "
+            f"ranker {cold:.0f} {_verdict(passed[-1][0])}, warm {warm:.0f} {_verdict(passed[-1][1])}; "
+            f"default {space.default:.3f} of the best {_verdict(passed[-1][2])}"
+        )
+    for title, verdicts in zip(
+        ("ranker within both bounds", "the same, warm", "defaults near the best"),
+        zip(*passed, strict=True),
+        strict=True,
+    ):
+        click.echo(f"{title}: {sum(verdicts)} of {len(spaces)}")
+
+
+@main.command()
+@_record_option
+def defaults(path: Path | None) -> None:
+    """Say how far today's defaults are from the best of each held-out sample."""
+    _, spaces = _read(_record_path(path, held_out=True))
+    for space in spaces:
+        click.echo(
+            f"{space.task}: {len(space.known)} configurations; default {space.default:.3f} of the best "
+            f"{_verdict(space.default <= _GOOD_DEFAULT)}"
+        )
+
+
+def _verdict(holds: bool) -> str:
+    return "(holds)" if holds else "(fails)"
 
 
 def records_of(space: Space, count: int) -> list[Record]:
@@ -259,23 +392,21 @@ def trials_needed(space: Space, seed: int, others: list[Record]) -> int:
     while len(trials) < len(times):
         state = TaskState(space.task, 1, list(times), trials)
         for config in propose(state, [*others, *trials], seed, _PROPOSED):
-            time = times[config]
-            if time <= goal:
+            taken = times[config]
+            if taken <= goal:
                 return len(trials) + 1
-            first = trials[0].seconds or time if trials else time
-            won = time <= min((r.seconds or 0 for r in trials), default=time)
-            trials.append(Record(space.task, config, "host", time, time / first, 0.0, won))
+            first = trials[0].seconds or taken if trials else taken
+            won = taken <= min((r.seconds or 0 for r in trials), default=taken)
+            trials.append(Record(space.task, config, "host", taken, taken / first, 0.0, won))
     return len(trials)
 
 
 def random_trials_needed(space: Space, seed: int) -> int:
-    """The same where the default comes first and then configurations are drawn at random."""
-    times = space.known
-    goal = min(times.values()) / _GOOD
-    default = default_config(space.task)
-    rest = [config for config in times if config != default]
-    order = [default, *(rest[i] for i in np.random.default_rng(seed).permutation(len(rest)))]
-    return next(number for number, config in enumerate(order, 1) if times[config] <= goal)
+    """The same of configurations that are drawn at random."""
+    times = [*space.known.values()]
+    order = np.random.default_rng(seed).permutation(len(times))
+    goal = min(times) / _GOOD
+    return next(number for number, index in enumerate(order, 1) if times[index] <= goal)
 
 
 if __name__ == "__main__":
