@@ -127,7 +127,7 @@ def _depthwise(task: KernelTask, config: Any) -> dict[str, float]:
     row = width * target.vector_bits // 8
     return {
         "columns": config.columns,
-        "block": math.log2(config.block_rows),
+        "block_rows": math.log2(config.block_rows),
         "segments": config.segments,
         "whole image": float(config.block_rows == shape.out_height),
         "registers free": target.registers - 4 * config.columns,

@@ -27,11 +27,14 @@ class CostModel:
 
     @staticmethod
     def fit(
-        records: Sequence[Record], seed: int, task: KernelTask | None = None
+        records: Sequence[Record],
+        seed: int,
+        task: KernelTask | None = None,
+        names: Sequence[str] | None = None,
     ) -> "CostModel | None":
         """Trained on `records` of any tasks and CPUs, those of `task` counting most; None if they are too few.
 
-        The same records and seed give the same model.
+        It sees the features `names`, or all. The same records and seed give the same model.
         """
         if len(records) < _LEAST_RECORDS:
             return None
@@ -48,7 +51,7 @@ class CostModel:
             labels.append(np.log(min(ratio, _SLOWEST if record.relative else _FAILED)))
             own = task is not None and record.task.key == task.key
             weights.append(1.0 if task is None or own else 0.3)
-        values, names = matrix([r.task for r in records], [r.config for r in records])
+        values, names = matrix([r.task for r in records], [r.config for r in records], names)
         data = xgboost.DMatrix(values, np.array(labels), weight=weights, feature_names=names)
         booster = xgboost.train(_parameters(seed), data, _ROUNDS)
         return CostModel(booster, names)

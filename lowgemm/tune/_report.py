@@ -91,8 +91,8 @@ def _curve(trials: list[Record]) -> str:
 
 
 def _importances(trials: list[Record]) -> list[tuple[str, float]]:
-    """What the cost model tells configurations of this task apart by."""
-    model = CostModel.fit(trials, seed=0)
+    """The knobs that the cost model tells configurations of this task apart by."""
+    model = CostModel.fit(trials, seed=0, names=[*config_to_json(trials[0].config)])
     return list(model.importances().items())[:_KNOBS_SHOWN] if model else []
 
 

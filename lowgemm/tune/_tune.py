@@ -92,7 +92,12 @@ def tune(
             graph = passes.fuse_quantized(load_graph(model, calibration, shapes))
             tasks = tasks_of(graph, levels, count)
             if not tasks:
-                raise TuningError(f"{model} has no quantized convolution or product to tune")
+                reason = f"{model} has no quantized convolution or product to tune"
+                if calibration is None:
+                    reason += (
+                        "; a float model takes samples (--calibrate) to become a quantized one"
+                    )
+                raise TuningError(reason)
         with tempfile.TemporaryDirectory(prefix="lowgemm-tune-") as scratch:
             builder = Builder(Path(scratch), default_jobs())
             try:

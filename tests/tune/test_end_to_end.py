@@ -10,6 +10,7 @@ import pytest
 import lowgemm
 from benchmarks.layers import Layer, to_onnx
 from lowgemm import schedules
+from lowgemm.demo import MODEL_PATH
 from lowgemm.errors import TuningError
 from lowgemm.tune import load_configs
 from lowgemm.tune._build import Builder
@@ -96,6 +97,11 @@ def test_a_model_lists_its_kernels(tmp_path: Path) -> None:
         tmp_path / "layer.onnx", tuning_db=tmp_path / "db", target="avx2", threads=1, trials=1
     )
     assert (result.task, result.count, result.trials) == (TASK, 1, 1)
+
+
+def test_a_float_model_takes_samples(tmp_path: Path) -> None:
+    with pytest.raises(TuningError, match="to tune; a float model takes samples"):
+        lowgemm.tune(MODEL_PATH, tuning_db=tmp_path / "db", target="avx2", threads=1)
 
 
 class _Scripted:

@@ -74,6 +74,14 @@ def test_importances_are_shares() -> None:
     assert [*shares.values()] == sorted(shares.values(), reverse=True)
 
 
+def test_it_sees_what_it_is_told_to() -> None:
+    knobs = ["columns", "unroll", "widen"]
+    model = CostModel.fit(records(60), seed=0, names=knobs)
+    assert model is not None
+    assert {*model.importances()} <= {*knobs} and model.importances()["columns"] > 0
+    assert len(model.predict(TASK, SPACE)) == len(SPACE)
+
+
 def test_without_xgboost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "xgboost", None)
     with pytest.raises(TuningError, match=r"pip install 'lowgemm\[tune\]'"):
