@@ -1,6 +1,7 @@
 """The C program that `lowgemm.targets.peak` compiles and runs."""
 
-# Usage: PROGRAM dot SEQUENCE | PROGRAM read BYTES; prints GOPS or GB/s.
+# Usage: PROGRAM dot SEQUENCE THREADS | PROGRAM read BYTES THREADS | PROGRAM copy BYTES THREADS; prints GOPS or GB/s of
+# all threads together. BYTES are those of each thread: a copy reads half of them and writes the other half.
 #
 # The instructions are written out, so that no compiler flag and no optimiser has a say in them.
 # Twelve independent accumulators hide the latency of every sequence (two issues a cycle times five
@@ -8,6 +9,9 @@
 # The one scratch register that all products of a round share is no dependency: CPUs rename it.
 PROGRAM = r"""
 #define _GNU_SOURCE
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +46,8 @@ DOT(wide_zmm, "zmm", WIDE("zmm"))
 DOT(bytes_zmm, "zmm", BYTES("zmm"))
 DOT(vnni_ymm, "ymm", " %{vex%} vpdpbusd %%ymm14,%%ymm15,%%ymm\\i\n")
 DOT(vnni_zmm, "zmm", " vpdpbusd %%zmm14,%%zmm15,%%zmm\\i\n")
+DOT(fma_ymm, "ymm", " vfmadd231ps %%ymm14,%%ymm15,%%ymm\\i\n")
+DOT(fma_zmm, "zmm", " vfmadd231ps %%zmm14,%%zmm15,%%zmm\\i\n")
 
 /* AMX: six accumulators hide 52 cycles of latency at 16 an instruction. */
 static int permit_tiles(void) { return syscall(158, 0x1023, 18) == 0; }  /* ARCH_REQ_XCOMP_PERM, XTILEDATA */
@@ -68,6 +74,8 @@ static const struct {
     {"vpmaddubsw+vpmaddwd+vpaddd zmm", bytes_zmm, 64},
     {"vpdpbusd ymm", vnni_ymm, 32},
     {"vpdpbusd zmm", vnni_zmm, 64},
+    {"vfmadd231ps ymm", fma_ymm, 8},
+    {"vfmadd231ps zmm", fma_zmm, 16},
     {"tdpbusd tmm", tiles, 16 * 16 * 64},
 };
 
@@ -79,61 +87,114 @@ static void read_all(const char *data, long bytes) {
       : "+r"(data), "+r"(bytes) : : CLOBBERS);
 }
 
+static void copy_all(char *to, const char *from, long bytes) {
+  __asm__ volatile(
+      ".p2align 5\n 1:\n"
+      ".irp i,0,1,2,3,4,5,6,7\n vmovdqu 32*\\i(%1),%%ymm\\i\n vmovdqu %%ymm\\i,32*\\i(%0)\n .endr\n"
+      "add $256,%0\n add $256,%1\n sub $256,%2\n jnz 1b\n vzeroupper\n"
+      : "+r"(to), "+r"(from), "+r"(bytes) : : CLOBBERS);
+}
+
 static double seconds(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   return t.tv_sec + 1e-9 * t.tv_nsec;
 }
 
-/* Another process may take the core during any repeat: the fastest one counts. */
-static double best(void (*run)(void *), void *argument) {
-  double fastest = 1e9;
-  for (int i = 0; i < REPEATS; i++) {
-    double start = seconds();
-    run(argument);
-    double time = seconds() - start;
-    if (time < fastest) fastest = time;
-  }
-  return fastest;
-}
-
 struct work {
+  void (*run)(const struct work *, char *data);
   void (*dot)(long rounds);
-  char *data;
   long bytes, count;
+  int threads;
 };
 
-static void run_dot(void *w) {
-  struct work *work = w;
+static void run_dot(const struct work *work, char *data) {
+  (void)data;
   work->dot(work->count);
 }
 
-static void run_read(void *w) {
-  struct work *work = w;
-  for (long i = 0; i < work->count; i++) read_all(work->data, work->bytes);
+static void run_read(const struct work *work, char *data) {
+  for (long i = 0; i < work->count; i++) read_all(data, work->bytes);
+}
+
+static void run_copy(const struct work *work, char *data) {
+  long half = work->bytes / 2;
+  for (long i = 0; i < work->count; i++) copy_all(data, data + half, half);
+}
+
+/* The threads begin each repeat together. Another process may take a core during any of them: the fastest one counts,
+ * from the first thread's start to the last one's end. */
+static double starts[64], ends[64];
+static const struct work *shared;
+static atomic_int arrived, generation;
+
+/* Spins: waking a thread that sleeps takes longer than a repeat. */
+static void wait_for_all(void) {
+  int now = atomic_load(&generation);
+  if (atomic_fetch_add(&arrived, 1) + 1 == shared->threads) {
+    atomic_store(&arrived, 0);
+    atomic_fetch_add(&generation, 1);
+  } else {
+    for (long spins = 0; atomic_load(&generation) == now; spins++)
+      if (spins > 1000000) sched_yield();
+  }
+}
+
+static void *repeat(void *number) {
+  long me = (long)number;
+  char *data = shared->bytes ? aligned_alloc(256, shared->bytes) : NULL;
+  if (shared->bytes && !data) exit(1);
+  if (data) memset(data, 1, shared->bytes);
+  static double fastest = 1e9;
+  for (int i = 0; i < REPEATS; i++) {
+    wait_for_all();
+    starts[me] = seconds();
+    shared->run(shared, data);
+    ends[me] = seconds();
+    wait_for_all();
+    if (me) continue;
+    double first = starts[0], last = ends[0];
+    for (int t = 1; t < shared->threads; t++) {
+      if (starts[t] < first) first = starts[t];
+      if (ends[t] > last) last = ends[t];
+    }
+    if (last - first < fastest) fastest = last - first;
+  }
+  free(data);
+  return &fastest;
+}
+
+static double best(const struct work *work) {
+  pthread_t threads[64];
+  shared = work;
+  for (long t = 1; t < work->threads; t++)
+    if (pthread_create(&threads[t], NULL, repeat, (void *)t)) exit(1);
+  double fastest = *(double *)repeat((void *)0);
+  for (int t = 1; t < work->threads; t++) pthread_join(threads[t], NULL);
+  return fastest;
 }
 
 int main(int argc, char **argv) {
-  if (argc != 3) return 2;
+  if (argc != 4) return 2;
+  int threads = atoi(argv[3]);
+  if (threads < 1 || threads > 64) return 2;
   if (!strcmp(argv[1], "dot")) {
     for (unsigned i = 0; i < sizeof SEQUENCES / sizeof *SEQUENCES; i++) {
       if (strcmp(argv[2], SEQUENCES[i].name)) continue;
       if (SEQUENCES[i].run == tiles && !permit_tiles()) return 3;
-      struct work work = {SEQUENCES[i].run, 0, 0, 100000};  /* 1 to 4 ms; tiles 30 */
-      double macs = 4.0 * ACCUMULATORS * SEQUENCES[i].macs * work.count;
-      printf("%.6g\n", 2e-9 * macs / best(run_dot, &work));
+      struct work work = {run_dot, SEQUENCES[i].run, 0, 100000, threads};  /* 1 to 4 ms; tiles 30 */
+      double macs = 4.0 * ACCUMULATORS * SEQUENCES[i].macs * work.count * threads;
+      printf("%.6g\n", 2e-9 * macs / best(&work));
       return 0;
     }
     return 2;
   }
-  long bytes = atol(argv[2]) / 256 * 256;
+  int copies = !strcmp(argv[1], "copy");
+  long bytes = atol(argv[2]) / 512 * 512;
   if (bytes <= 0) return 2;
-  long count = (8L << 20) / bytes + 1;
-  char *data = aligned_alloc(256, bytes);
-  if (!data) return 1;
-  memset(data, 1, bytes);
-  struct work work = {0, data, bytes, count};
-  printf("%.6g\n", 1e-9 * bytes * count / best(run_read, &work));
+  long count = (32L << 20) / bytes + 1;
+  struct work work = {copies ? run_copy : run_read, 0, bytes, count, threads};
+  printf("%.6g\n", 1e-9 * bytes * count * threads / best(&work));
   return 0;
 }
 """

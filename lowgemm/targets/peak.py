@@ -1,4 +1,4 @@
-"""What one core of this machine can reach: dot products per second, bytes read per second.
+"""What cores of this machine can reach: dot products per second, bytes read and copied per second.
 
 Both are measured, by a small C program that is compiled when it is needed. A clock rate times
 instructions per cycle would be wrong on machines that change their clock under vector load.
@@ -23,6 +23,9 @@ from lowgemm.targets._peak_source import PROGRAM
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+# Caches that no other core shares.
+_OWN_CACHES = ("L1", "L2")
+_LEAST_BYTES = 512
 # More than the last-level cache, but no more than a small machine can spare.
 _MEMORY_BYTES = (64 << 20, 512 << 20)
 
@@ -38,34 +41,75 @@ def measure_peak(level: str) -> float:
     return max(measure_dot_rates(level).values())
 
 
-def measure_dot_rates(level: str) -> dict[str, float]:
-    """GOPS of one core for each instruction sequence that `level` can make a dot product of.
+def measure_dot_rates(level: str, threads: int = 1) -> dict[str, float]:
+    """GOPS of `threads` cores together for each instruction sequence that `level` can make a dot product of.
 
     Raises:
         TargetError: as for `measure_peak`.
     """
+    target = _runnable(level)
+    with _program() as program:
+        return {name: _run(program, "dot", name, threads) for name in _sequences(target)}
+
+
+def measure_fma_rates(level: str, threads: int = 1) -> dict[str, float]:
+    """GFLOPS of `threads` cores together for float32 multiply-adds in the widest vectors of `level`.
+
+    Raises:
+        TargetError: as for `measure_peak`.
+    """
+    name = f"vfmadd231ps {'zmm' if _runnable(level).vector_bits == 512 else 'ymm'}"
+    with _program() as program:
+        return {name: _run(program, "dot", name, threads)}
+
+
+def _runnable(level: str) -> CpuTarget:
     if level not in LEVELS:
         raise TargetError(f'unknown target "{level}"; use one of {", ".join(LEVELS)}')
     target = LEVELS[level]
     if missing := target.missing(host_features()):
         raise TargetError(f"cannot measure {level}: this CPU lacks {', '.join(missing)}")
-    with _program() as program:
-        return {name: _run(program, "dot", name) for name in _sequences(target)}
+    return target
 
 
-def measure_read_rates() -> dict[str, float]:
-    """GB/s (10^9 bytes) that one core reads from each cache and from memory: "L1", ..., "memory".
+def measure_read_rates(threads: int = 1) -> dict[str, float]:
+    """GB/s (10^9 bytes) that `threads` cores together read from each cache and from memory: "L1", ..., "memory".
+
+    Each core reads memory of its own, as much as half of its share of the cache: what surely stays in it.
 
     Raises:
         TargetError: there is no C compiler.
     """
-    caches = cache_sizes()
-    # Half of a cache: what surely stays in it beside the stack and other processes.
-    sizes = {name: size // 2 for name, size in caches.items()}
-    low, high = _MEMORY_BYTES
-    sizes["memory"] = min(max(4 * max(caches.values(), default=0), low), high)
+    return _memory_rates("read", threads)
+
+
+def measure_copy_rates(threads: int = 1) -> dict[str, float]:
+    """The same of copies: bytes read and bytes written both count."""
+    return _memory_rates("copy", threads)
+
+
+def measure_read_rate(total: int, threads: int = 1) -> float:
+    """GB/s at which `threads` cores read `total` bytes, each its own part, again and again.
+
+    Raises:
+        TargetError: there is no C compiler.
+        ValueError: too few bytes to measure.
+    """
+    if total // threads < _LEAST_BYTES:
+        raise ValueError(f"expected at least {_LEAST_BYTES} bytes for each thread, got {total}")
     with _program() as program:
-        return {name: _run(program, "read", str(size)) for name, size in sizes.items()}
+        return _run(program, "read", total // threads, threads)
+
+
+def _memory_rates(kind: str, threads: int) -> dict[str, float]:
+    caches = cache_sizes()
+    sizes = {
+        name: size // 2 // (1 if name in _OWN_CACHES else threads) for name, size in caches.items()
+    }
+    low, high = _MEMORY_BYTES
+    sizes["memory"] = min(max(4 * max(caches.values(), default=0), low), high) // threads
+    with _program() as program:
+        return {name: _run(program, kind, size, threads) for name, size in sizes.items()}
 
 
 @functools.cache
@@ -98,7 +142,7 @@ def _program() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="lowgemm-peak-") as folder:
         source, program = Path(folder) / "peak.c", Path(folder) / "peak"
         source.write_text(PROGRAM)
-        command = [*_compiler(), "-O1", "-o", str(program), str(source)]
+        command = [*_compiler(), "-O1", "-pthread", "-o", str(program), str(source)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             lines = done.stderr.strip().splitlines()
@@ -107,10 +151,11 @@ def _program() -> Iterator[Path]:
         yield program
 
 
-def _run(program: Path, *arguments: str) -> float:
-    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+def _run(program: Path, kind: str, what: str | int, threads: int) -> float:
+    command = [program, kind, str(what), str(threads)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise TargetError(f"measuring {' '.join(arguments)} failed with code {done.returncode}")
+        raise TargetError(f"measuring {kind} {what} failed with code {done.returncode}")
     return float(done.stdout)
 
 
