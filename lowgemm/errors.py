@@ -31,3 +31,11 @@ class InputError(LowgemmError):
 
 class ArtifactError(LowgemmError):
     """A shared library could not be built, or cannot be loaded as one of lowgemm's."""
+
+
+class RecordError(LowgemmError):
+    """A file is no record of measurements, or one that does not belong to this run."""
+
+
+class BenchError(LowgemmError):
+    """A measurement cannot be made as it was asked for."""

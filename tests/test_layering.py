@@ -51,7 +51,8 @@ ALLOWED |= {
     "compiler": _BELOW_COMPILER,
     "lowgemm": {"errors", "frontend", "runtime", "compiler", "ops", "tune"},
     "demo": {*_BELOW_COMPILER, "compiler", "lowgemm"},
-    "cli": {*_BELOW_COMPILER, "compiler", "lowgemm", "demo"},
+    "bench": {"errors", "graph", "targets", "frontend", "compiler", "lowgemm"},
+    "cli": {*_BELOW_COMPILER, "compiler", "lowgemm", "demo", "bench"},
 }
 
 # part -> the only packages it may import beside the standard library
@@ -65,6 +66,7 @@ OUTSIDE: dict[str, set[str]] = {
     "tiling": set(),
     "reference": {"numpy"},
     "frontend": {"numpy", "onnx", "onnxruntime", "google"},
+    "bench": {"numpy", "onnxruntime", "openvino"},
     "cli": {"click", "numpy"},
 }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 
-def check_output(path: Path, source: Path) -> None:
+def check_output(path: Path, source: Path, option: str = "-o") -> None:
     """Fail before the work begins if `path` cannot be written after it.
 
     Raises:
@@ -18,13 +18,13 @@ def check_output(path: Path, source: Path) -> None:
     """
     folder = path.parent
     if path.is_dir():
-        raise click.BadParameter(f'"{path}" is a folder; name a file', param_hint="-o")
+        raise click.BadParameter(f'"{path}" is a folder; name a file', param_hint=option)
     if not folder.is_dir():
-        raise click.BadParameter(f'folder "{folder}" does not exist', param_hint="-o")
+        raise click.BadParameter(f'folder "{folder}" does not exist', param_hint=option)
     if not os.access(folder, os.W_OK):
-        raise click.BadParameter(f'folder "{folder}" is not writable', param_hint="-o")
+        raise click.BadParameter(f'folder "{folder}" is not writable', param_hint=option)
     if path.exists() and source.exists() and path.samefile(source):
-        raise click.BadParameter(f'"{path}" is the model itself; name another', param_hint="-o")
+        raise click.BadParameter(f'"{path}" is the model itself; name another', param_hint=option)
 
 
 def make_folder(path: Path) -> None:

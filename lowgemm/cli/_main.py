@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from lowgemm.cli.bench import bench_command
 from lowgemm.cli.compile import compile_command
 from lowgemm.cli.demo import demo_command
 from lowgemm.cli.inspect import inspect_command
@@ -68,6 +69,7 @@ for _command in (
     quantize_command,
     run_command,
     inspect_command,
+    bench_command,
     tune_command,
     tuning_db_command,
     rpc_command,

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from lowgemm.errors import CalibrationError
-from lowgemm.frontend._samples import Batches, shapes_of_samples
+from lowgemm.frontend._samples import Batches as Batches
 from lowgemm.frontend._samples import load_samples as load_samples
+from lowgemm.frontend._samples import shapes_of_samples
 from lowgemm.graph import Graph
 
 if TYPE_CHECKING:
