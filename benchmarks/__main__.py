@@ -1,139 +1,155 @@
 """`python -m benchmarks FAMILY`: time lowgemm and its peers, print rows, write a record."""
 
-from collections.abc import Callable, Iterable, Sequence
+from __future__ import annotations
+
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from benchmarks import host, layers, record, timing, zoo
-from benchmarks.engines import PEERS
+from benchmarks import RECORDS, ROOT, families, zoo
+from benchmarks.families import FAMILIES
+from lowgemm.bench import host, record
+from lowgemm.errors import LowgemmError
 
-_LAYER_PEERS = ("fbgemm", "onednn")
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_FOLDER = click.Path(path_type=Path, file_okay=False)
 _ZOO = click.option(
     "--zoo",
     "directory",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=_FOLDER,
     default=zoo.DEFAULT_DIRECTORY,
     show_default=True,
     help="Where the models are, or are built.",
 )
-_FILTER = click.option("--filter", "pattern", default="", help="Only those with this in the name.")
+_FILTER = click.option(
+    "--filter", "pattern", default="", help="Only rows with this in their name or shape."
+)
+_THREADS = click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
+_STATE = click.option(
+    "--state",
+    type=click.Choice(host.STATES),
+    default="warm",
+    show_default=True,
+    help="What the caches hold before each run: the last run's data, or nothing of it.",
+)
 
 
-def _measuring(peers: Sequence[str], seconds: float) -> Callable[[Any], Any]:
-    """The options of all commands that time something."""
+class _Commands(click.Group):
+    """Says what is wrong with arguments, files or the machine in one line."""
 
-    def parse(context: click.Context, parameter: click.Parameter, value: str) -> list[str]:
-        names = [name.strip() for name in value.split(",") if name.strip()]
-        if unknown := [name for name in names if name not in peers]:
-            raise click.BadParameter(f"no peer {', '.join(unknown)}; there are {', '.join(peers)}")
-        return names
-
-    options = (
-        click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True),
-        _FILTER,
-        click.option(
-            "--against",
-            default=",".join(peers),
-            show_default=True,
-            callback=parse,
-            help="Peers, separated by commas; may be empty.",
-        ),
-        click.option(
-            "--state",
-            type=click.Choice(["warm", "flushed"]),
-            default="warm",
-            show_default=True,
-            help="What the caches hold before each run: the last run's data, or nothing of it.",
-        ),
-        click.option(
-            "--seconds", default=seconds, show_default=True, help="Measuring time for each row."
-        ),
-        click.option(
-            "--record",
-            "records",
-            type=click.Path(path_type=Path, file_okay=False),
-            is_flag=False,
-            flag_value=record.DIRECTORY,
-            help="Write a record into this folder, benchmarks/records if none is named.",
-        ),
-    )
-
-    def add(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LowgemmError as error:
+            raise click.ClickException(str(error)) from error
 
 
-@click.group(context_settings={"max_content_width": 100})
+@click.group(cls=_Commands, context_settings={"max_content_width": 100})
 def main() -> None:
     """Time lowgemm beside other engines on this machine."""
 
 
-@main.command()
-@_measuring(tuple(PEERS), seconds=20.0)
-@_ZOO
-def models(
-    threads: int,
-    pattern: str,
-    against: list[str],
-    state: str,
-    seconds: float,
-    records: Path | None,
-    directory: Path,
-) -> None:
-    """Whole models at batch 1."""
-    from benchmarks import models as family
+def _family(name: str) -> None:
+    family = FAMILIES[name]
 
-    names = _models(pattern)
-    # Building models needs all cores, and must not happen within the measurement.
-    for name in names:
-        zoo.ensure(name, directory)
-    described, peak, flush = _prepare(threads, state)
-    rows = family.rows(names, threads, against, peak, seconds, state, flush, directory)
-    _report(rows, described, records and record.path("models", threads, state, records))
+    def parse(context: click.Context, parameter: click.Parameter, value: str) -> list[str]:
+        names = [name.strip() for name in value.split(",") if name.strip()]
+        if unknown := [name for name in names if name not in family.peers]:
+            text = f"no peer {', '.join(unknown)}; there are {', '.join(family.peers)}"
+            raise click.BadParameter(text)
+        return names
 
-
-def _layer_family(name: str, title: str) -> None:
-    @main.command(name, help=f"{title}, uint8 by int8 per channel, requantized to uint8.")
-    @_measuring(_LAYER_PEERS, seconds=3.0)
+    @main.command(name, help=family.title)
+    @_THREADS
+    @_FILTER
+    @click.option(
+        "--against",
+        default=",".join(family.peers),
+        show_default=True,
+        callback=parse,
+        help="Peers, separated by commas; may be empty.",
+    )
+    @_STATE
+    @click.option(
+        "--seconds",
+        default=family.seconds,
+        show_default=True,
+        help="Measuring time for each row.",
+    )
+    @click.option("--json", "path", type=_FILE, help="Write a record, anew after each row.")
+    @click.option("--resume", is_flag=True, help="Keep the rows that the record holds already.")
+    @click.option(
+        "--fewer",
+        type=_FILE,
+        help="A record of the same on fewer threads: each row then says how it scales.",
+    )
+    @_ZOO
     def command(
         threads: int,
         pattern: str,
         against: list[str],
         state: str,
         seconds: float,
-        records: Path | None,
+        path: Path | None,
+        resume: bool,
+        fewer: Path | None,
+        directory: Path,
     ) -> None:
-        described, peak, flush = _prepare(threads, state)
-        from benchmarks import kernels  # loads PyTorch, which counts the CPUs: pin before
-
-        chosen = [x for x in layers.family(name) if pattern in f"{x.name} {x.shape}"]
-        rows = kernels.rows(chosen, threads, against, peak, seconds, state, flush)
-        _report(rows, described, records and record.path(name, threads, state, records))
+        slower = record.read(fewer)["rows"] if fewer else ()
+        _measure(name, pattern, directory, against, (threads, seconds, state), path, resume, slower)
 
 
-_layer_family("gemm", "Matrix products")
-_layer_family("conv", "Convolutions")
-_layer_family("depthwise", "Depthwise convolutions")
+for _name in FAMILIES:
+    _family(_name)
+
+
+@main.command("all")
+@_THREADS
+@_STATE
+@click.option(
+    "--families",
+    "names",
+    default=",".join(FAMILIES),
+    show_default=True,
+    help="Which, separated by commas.",
+)
+@click.option("--seconds", type=float, help="Measuring time for each row.  [default: the family's]")
+@click.option("--json-dir", "folder", type=_FOLDER, default=RECORDS, show_default=True)
+@_ZOO
+def run_all(
+    threads: int, state: str, names: str, seconds: float | None, folder: Path, directory: Path
+) -> None:
+    """All families, each into FAMILY-THREADSt.json; what is there already is not measured again.
+
+    With several threads, rows say how they scale if the records on one thread are there.
+    """
+    for name in names.split(","):
+        if name not in FAMILIES:
+            raise click.UsageError(f"no family {name}; there are {', '.join(FAMILIES)}")
+    for name in names.split(","):
+        family = FAMILIES[name]
+        one = _path(folder, name, 1, state)
+        fewer = record.read(one)["rows"] if threads > 1 and one.exists() else ()
+        path, how = _path(folder, name, threads, state), (threads, seconds or family.seconds, state)
+        click.echo(f"== {name}")
+        _measure(name, "", directory, family.peers, how, path, True, fewer)
 
 
 @main.command()
-@click.option("--record", "recorded", is_flag=True, help="Write benchmarks/records/calls.json.")
-def calls(recorded: bool) -> None:
-    """What calling an operator costs beside its kernel."""
+@click.option("--json", "path", type=_FILE, help="Write a record.")
+def calls(path: Path | None) -> None:
+    """What calling an operator costs beside its kernel, and what a parallel region without work costs."""
     from benchmarks import calls as family
 
-    found = family.measure_first()
+    found = family.measure_first() | family.measure_regions()
     host.pin(1)
-    described = host.describe()
+    described = host.describe(1, ROOT)
     found |= family.measure_calls()
     click.echo(family.render(found))
-    if recorded:
-        (record.DIRECTORY / "calls.json").write_text(family.to_json(described, found))
+    if path:
+        path.write_text(family.to_json(described, found))
 
 
 @main.command()
@@ -143,38 +159,56 @@ def accuracy(pattern: str, directory: Path) -> None:
     """Whole models: are the int8 results right? Nothing is timed."""
     from benchmarks import accuracy as family
 
-    for scores in family.compare(_models(pattern), directory):
+    names = [item.fields["name"] for item in families.chosen("models", pattern, directory)]
+    for scores in family.compare(names, directory):
         click.echo(scores)
 
 
-def _models(pattern: str) -> list[str]:
-    names = [name for name in zoo.MODELS if pattern in name]
-    if not names:
-        raise click.UsageError(f'no model has "{pattern}" in its name')
-    return names
+@main.command()
+@click.argument("records", nargs=-1, required=True, type=_FILE, metavar="RECORD...")
+@click.option("-o", "--output", "folder", type=_FOLDER, required=True, help="Where the plots go.")
+def plot(records: tuple[Path, ...], folder: Path) -> None:
+    """Plot each record's times against the roofline, into DIR/RECORD.png. Needs the extra `docs`."""
+    from benchmarks.plot import plot as draw
+
+    found = [(path, record.read(path)) for path in records]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, one in found:
+        draw(one, path.stem, folder / f"{path.stem}.png")
+        click.echo(f"wrote {folder / path.stem}.png")
 
 
-def _prepare(threads: int, state: str) -> tuple[dict[str, Any], float, Callable[[], object] | None]:
-    """Pin this process; return the host's description, its peak in GOPS, and what flushes its caches."""
-    host.pin(threads)
-    described = host.describe()
-    peak_gops = threads * max(described["dot_gops"].values())
-    last_level = max(described["caches"].values())
-    return described, peak_gops, timing.cache_flusher(last_level) if state == "flushed" else None
+def _path(folder: Path, name: str, threads: int, state: str) -> Path:
+    ending = "" if state == "warm" else f"-{state}"
+    return folder / f"{name}-{threads}t{ending}.json"
 
 
-def _report(rows: Iterable[record.Row], described: dict[str, Any], path: Path | None) -> None:
+def _measure(
+    name: str,
+    pattern: str,
+    directory: Path,
+    against: Sequence[str],
+    how: tuple[int, float, str],
+    path: Path | None,
+    resume: bool,
+    fewer: Sequence[Any],
+) -> None:
     """Print each row when it is there, then the summary; fail if lowgemm failed anywhere."""
-    rates = ", ".join(f"{name} {gops:.0f} GOPS" for name, gops in described["dot_gops"].items())
-    click.echo(f"{described['cpu']}, {described['level']}, one core: {rates}")
-    done = []
-    for row in rows:
-        done.append(row)
+    items = families.chosen(name, pattern, directory)
+    for item in items:
+        item.prepare()
+    described, setting = host.prepare(*how, ROOT)
+    peaks = {**setting.peaks["dot_gops"], **setting.peaks["fma_gops"]}
+    rates = ", ".join(f"{name} {gops:.0f} GOPS" for name, gops in peaks.items())
+    click.echo(f"{described['cpu']}, {described['level']}, threads {setting.threads}: {rates}")
+    kept = record.RecordFile(path, described, resume, fewer)
+    failed = []
+    for row in families.run(items, against, setting, kept):
         click.echo(record.render(row))
-    click.echo(record.render_summary(record.summarize(done)))
-    if path:
-        record.write(path, described, done)
-    if failed := [f"{row.name} {row.shape}" for row in done if record.LOWGEMM in row.failures]:
+        if record.LOWGEMM in row.failures:
+            failed.append(f"{row.name} {row.shape}")
+    click.echo(record.render_summary(record.summarize(kept.rows)))
+    if failed:
         raise click.ClickException(f"lowgemm failed: {', '.join(failed)}")
 
 

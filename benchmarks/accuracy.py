@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import zoo
-from benchmarks.engines import Arrays, Engine, Lowgemm, OnnxRuntime
+from lowgemm.bench.engines import Arrays, Engine, Lowgemm, OnnxRuntime
 
 FORMS = ("qdq", "qop")
 

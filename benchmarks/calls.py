@@ -53,12 +53,27 @@ def measure_calls() -> dict[str, float]:
     return {"bound_us": _median(bound), "fresh_us": _median(fresh)}
 
 
+def measure_regions() -> dict[str, float]:
+    """Median and 90th percentile, microseconds of a parallel region without work, on all CPUs.
+
+    Regions follow one another at once, as those of a model's layers do: workers still spin.
+    """
+    from benchmarks.native_loops import empty_regions
+    from lowgemm import ops
+
+    empty_regions(_RUNS)
+    median, p90 = np.percentile(empty_regions(_RUNS), (50, 90)) * 1e6
+    threads = ops.get_num_threads()
+    return {"region_threads": threads, "region_us": float(median), "region_p90_us": float(p90)}
+
+
 def render(found: dict[str, Any]) -> str:
     """The figures as lines of text."""
     return "\n".join(
         (
             f"call on bound buffers     {found['bound_us']:8.2f} us",
             f"call on fresh arrays      {found['fresh_us']:8.2f} us",
+            f"empty parallel region     {found['region_us']:8.2f} us on {found['region_threads']} threads",
             f"first call, compiling     {found['compile_ms']:8.1f} ms, TVM loaded",
             f"first call, from the disk {found['load_ms']:8.1f} ms",
         )

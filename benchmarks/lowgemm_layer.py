@@ -1,8 +1,8 @@
 """A layer compiled by lowgemm, timed by a loop in C."""
 
+from __future__ import annotations
+
 import ctypes
-import functools
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -10,28 +10,25 @@ import numpy as np
 import onnx
 
 import lowgemm
-from benchmarks.layers import Layer, to_onnx
-from lowgemm.artifact.build import find_compiler
-
-_SOURCE = Path(__file__).parent / "native" / "lowgemm_loop.c"
-_HEADERS = Path(lowgemm.__file__).parent / "artifact" / "csrc"
+from benchmarks.layer_model import to_onnx
+from benchmarks.layers import Layer
+from benchmarks.native_loops import NativeCalls, lowgemm_loop
+from lowgemm import ops
 
 
 class LowgemmLayer:
-    """A layer as a library of its own.
+    """A product, or a convolution over two axes, as a library of its own.
 
     A convolution's time is that of the kernels that multiply: a library takes and returns tensors
     in the model's order of axes, and inside a network nobody reorders between layers.
-
-    Args:
-        folder: an empty one, where the library goes; it may be removed after `close`.
     """
 
-    def __init__(self, layer: Layer, folder: Path, threads: int) -> None:
-        model, path = folder / "layer.onnx", folder / "layer.so"
+    def __init__(self, layer: Layer, threads: int) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="lowgemm-bench-")
+        model, path = Path(self._folder.name) / "layer.onnx", Path(self._folder.name) / "layer.so"
         onnx.save(to_onnx(layer), model)
         lowgemm.compile(model, threads=threads).export(path)
-        self._loop = _loop()
+        self._loop = lowgemm_loop()
         self._library = ctypes.CDLL(str(path))
         self._library.lowgemm_create.restype = ctypes.c_void_p
         self._context = ctypes.c_void_p(self._library.lowgemm_create(threads))
@@ -60,14 +57,45 @@ class LowgemmLayer:
         return list(seconds)
 
     def close(self) -> None:
-        """End the context's threads."""
+        """End the context's threads, and remove the library."""
         self._library.lowgemm_destroy(self._context)
+        self._folder.cleanup()
 
 
-@functools.cache
-def _loop() -> ctypes.CDLL:
-    with tempfile.TemporaryDirectory() as folder:
-        built = Path(folder) / "loop.so"
-        command = [*find_compiler(), "-O2", "-shared", "-fPIC", f"-I{_HEADERS}", "-o", str(built)]
-        subprocess.run([*command, str(_SOURCE)], check=True)
-        return ctypes.CDLL(str(built))
+class LowgemmOperator:
+    """Any convolution, by the operator `lowgemm.ops.pack_conv` on channels-last arrays: its native calls alone."""
+
+    def __init__(self, layer: Layer, threads: int) -> None:
+        ops.set_num_threads(threads)
+        data = layer.data
+        output = ops.Output(
+            "uint8",
+            multiplier=layer.data.multiplier.astype(np.float32),
+            zero_point=data.out_zero_point,
+            bias=data.bias,
+        )
+        conv = ops.pack_conv(
+            layer.stored_weight(data.weight),
+            x_zero_point=data.x_zero_point,
+            strides=layer.strides,
+            padding=layer.pads,
+            dilations=layer.dilations,
+            groups=layer.groups,
+            transposed=layer.transposed,
+            output_padding=layer.output_pad,
+            output=output,
+        )
+        x = np.ascontiguousarray(np.moveaxis(data.x, 1, -1))
+        self._y = np.empty((layer.batch, *layer.out_sizes, layer.out_channels), np.uint8)
+        self._calls = NativeCalls(conv.bind(x, self._y))
+
+    def output(self) -> np.ndarray:
+        """The result, uint8, in ONNX's order of axes."""
+        self._calls(1)
+        return np.ascontiguousarray(np.moveaxis(self._y, -1, 1))
+
+    def __call__(self, runs: int) -> list[float]:
+        return self._calls(runs)
+
+    def close(self) -> None:
+        """All operators share one pool, which stays."""

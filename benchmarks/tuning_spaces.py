@@ -22,8 +22,9 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks import host, layers, record
+from benchmarks import RECORDS, ROOT, layers
 from lowgemm import targets
+from lowgemm.bench import host
 from lowgemm.packing import ConvShape
 from lowgemm.schedules import (
     FAMILIES,
@@ -80,6 +81,10 @@ _DEPTHWISE = (
 _HELD_OUT = {("gemm", False): 4, ("conv", False): 2, ("conv", True): 2, ("depthwise", True): 2}
 _HELD_OUT_MACS = (2_000_000, 600_000_000)
 _SAMPLE = 40
+_HELD_OUT_LISTS = (
+    *("gemms_default", "acc32", "acc16_resnet50"),
+    *("unified_2d", "groupwise_requantize", "im2col_fused", "depthwise_2d"),
+)
 
 
 def full_tasks() -> Iterator[KernelTask]:
@@ -96,7 +101,8 @@ def held_out_tasks() -> Iterator[KernelTask]:
     least, most = _HELD_OUT_MACS
     fitted = {task.shape for task in full_tasks()}
     for (family, grouped), count in _HELD_OUT.items():
-        allowed = [x for x in layers.family(family) if (x.groups > 1) == grouped]
+        known = (x for x in layers.family(family) if x.name in _HELD_OUT_LISTS and not x.transposed)
+        allowed = [x for x in known if (x.groups > 1) == grouped]
         tasks = [_task_of(layer) for layer in allowed if least <= layer.macs <= most]
         tasks = [task for task in tasks if task.shape not in fitted]
         yield from (tasks[index] for index in rng.permutation(len(tasks))[:count])
@@ -104,12 +110,12 @@ def held_out_tasks() -> Iterator[KernelTask]:
 
 def _task_of(layer: layers.Layer) -> KernelTask:
     if layer.is_gemm:
-        line = f"gemm {layer.height} {layer.out_channels} {layer.in_channels}"
+        line = f"gemm {layer.batch} {layer.out_channels} {layer.in_channels}"
     else:
         line = (
-            f"conv {layer.batch} {layer.height} {layer.width} {layer.in_channels} {layer.out_channels} "
-            f"kernel={layer.kernel[0]}x{layer.kernel[1]} stride={layer.stride} pad={layer.pad} "
-            f"dilation={layer.dilation} groups={layer.groups}"
+            f"conv {layer.batch} {layer.sizes[0]} {layer.sizes[1]} {layer.in_channels} {layer.out_channels} "
+            f"kernel={layer.kernel[0]}x{layer.kernel[1]} stride={layer.strides[0]} pad={layer.pads[0]} "
+            f"dilation={layer.dilations[0]} groups={layer.groups}"
         )
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write(line)
@@ -202,7 +208,7 @@ _seconds_option = click.option("--seconds", default=float("inf"), help="Stop aft
 
 
 def _record_path(path: Path | None, held_out: bool) -> Path:
-    return path or record.DIRECTORY / f"tuning-{'held-out' if held_out else 'spaces'}.json"
+    return path or RECORDS / f"tuning-{'held-out' if held_out else 'spaces'}.json"
 
 
 @click.group()
@@ -272,7 +278,7 @@ def measure(folder: Path, held_out: bool, path: Path | None, seconds: float) -> 
     if path.exists():
         described, spaces = _read(path)
     else:
-        described, spaces = host.describe(), []
+        described, spaces = host.describe(1, ROOT), []
     tasks = list(held_out_tasks() if held_out else full_tasks())
     known = {space.task.key for space in spaces}
     spaces += [Space(task, default_config(task)) for task in tasks if task.key not in known]

@@ -9,11 +9,12 @@ from benchmarks.__main__ import main
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("models --filter nothing", 'no model has "nothing" in its name'),
-        ("accuracy --filter nothing", 'no model has "nothing" in its name'),
+        ("models --filter nothing", 'nothing of models has "nothing" in its name'),
+        ("accuracy --filter nothing", 'nothing of models has "nothing" in its name'),
         ("models --against onnxruntime,fbgemm", "no peer fbgemm; there are onnxruntime, openvino"),
-        ("gemm --against openvino", "no peer openvino; there are fbgemm, onednn"),
+        ("gemm --against openvino", "no peer openvino; there are fbgemm, onednn-torch, onednn"),
         ("conv --threads 0", "0 is not in the range"),
+        ("all --families gemm,nothing", "no family nothing; there are gemm, conv, depthwise"),
     ],
 )
 def test_wrong_arguments_are_named(arguments: str, message: str) -> None:

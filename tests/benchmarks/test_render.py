@@ -10,7 +10,7 @@ from benchmarks import render
 
 HOST = {
     "host": "box", "date": "2026-01-02", "cpu": "Some CPU", "cpus": 2, "level": "avx2",
-    "commit": "0123456789ab",
+    "commit": "0123456789ab", "features": ["avx2", "fma"],
 }  # fmt: skip
 PAGE = """Before.
 
@@ -30,10 +30,12 @@ def write(folder: Path, name: str, rows: list[dict[str, Any]], summary: Any = No
     (folder / name).write_text(json.dumps({"host": HOST, "rows": rows, "summary": summary}))
 
 
-def model(threads: int, peers: dict[str, float], macs: float = 2e6) -> dict[str, Any]:
+def model(
+    threads: int, peers: dict[str, float], macs: float = 2e6, wrong: dict[str, float] | None = None
+) -> dict[str, Any]:
     return {
         "name": "net", "threads": threads, "macs": macs, "lowgemm_us": 1000.0, "peers_us": peers,
-        "ratio": 1.5,
+        "wrong_us": wrong or {}, "ratio": 1.5, "ratio_any": 0.75,
     }  # fmt: skip
 
 
@@ -41,10 +43,13 @@ def model(threads: int, peers: dict[str, float], macs: float = 2e6) -> dict[str,
 def records(tmp_path: Path) -> Path:
     peers = {"onnxruntime qdq": 2500.0, "onnxruntime qop": 1500.0, "openvino float": 3000.0}
     write(tmp_path, "models-2t.json", [model(2, peers)])
-    write(tmp_path, "models-1t.json", [model(1, {}, 9e6), model(1, peers)])
+    wrong = {"onnxruntime qdq": 900.0, "openvino qdq": 750.0}
+    rows = [model(1, {"onnxruntime qop": 1500.0}, 9e6, wrong), model(1, peers)]
+    write(tmp_path, "models-1t.json", rows)
     write(tmp_path, "models-1t-flushed.json", [model(7, peers)])
     summary = {"rows": 3, "rows_won": 2, "geomean_ratio": 1.26, "min_ratio": 0.5}
-    write(tmp_path, "conv-1t.json", [model(1, {})], summary)
+    write(tmp_path, "conv-1t.json", [model(1, {"fbgemm": 1.0})], summary)
+    write(tmp_path, "weights-2t.json", [model(2, {})], summary | {"geomean_scaling": 1.9})
     return tmp_path
 
 
@@ -59,12 +64,14 @@ def cells(text: str) -> list[list[str]]:
 def test_tables_show_the_records(records: Path) -> None:
     text = render.render(PAGE, records)
     assert cells(text) == [
-        ["net", "2", "1", "1.00", "1.50", "-", "-", "3.00", "1.50"],
-        ["net", "2", "2", "1.00", "1.50", "-", "-", "3.00", "1.50"],
-        ["net", "9", "1", "1.00", "-", "-", "-", "-", "1.50"],
-        ["convolutions", "1", "3", "2", "1.26", "0.50"],
+        ["net", "2", "1", "1.00", "1.50", "-", "-", "3.00", "1.50", "0.75"],
+        ["net", "2", "2", "1.00", "1.50", "-", "-", "3.00", "1.50", "0.75"],
+        ["net", "9", "1", "1.00", "1.50", "0.75*", "-", "-", "1.50", "0.75"],
+        ["convolutions", "1", "3", "2", "1.26", "0.50", "-"],
+        ["float32 by weights of 16, 8 or 4 bits", "2", "3", "2", "1.26", "0.50", "1.90"],
     ]
-    assert text.count("Measured on 2026-01-02 on box: Some CPU") == 2
+    assert text.count("Measured on 2026-01-02 on box: Some CPU, 2 CPUs, avx2 (avx2, fma)") == 2
+    assert "Peers: FBGEMM in PyTorch." in text
 
 
 def test_only_what_is_between_the_markers_changes(records: Path) -> None:

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 import lowgemm
 from lowgemm.bench import engines, host
 from lowgemm.cli import main
+from lowgemm.errors import UnsupportedOperatorError
 
 import onnx_models
 from onnx_models import node
@@ -103,7 +104,7 @@ def test_what_lowgemm_cannot_compile_is_an_error(
     model: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*arguments: Any, **options: Any) -> None:
-        raise lowgemm.compiler.UnsupportedOperatorError("cannot compile Foo")
+        raise UnsupportedOperatorError("cannot compile Foo")
 
     monkeypatch.setattr(lowgemm, "compile", refuse)
     result = invoke(model, "--against", "", "--seconds", 0)

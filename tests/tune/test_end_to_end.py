@@ -8,7 +8,8 @@ import onnx
 import pytest
 
 import lowgemm
-from benchmarks.layers import Layer, to_onnx
+from benchmarks.layer_model import to_onnx
+from benchmarks.layers import Layer
 from lowgemm import schedules
 from lowgemm.demo import MODEL_PATH
 from lowgemm.errors import TuningError
@@ -61,7 +62,7 @@ def test_a_candidate_that_does_not_compile_has_a_reason(tmp_path: Path) -> None:
 @pytest.mark.isa("avx2")
 def test_a_model_is_compiled_as_the_database_says(tmp_path: Path) -> None:
     """Other kernels, for the threads that were tuned for alone, and the same result."""
-    layer = Layer("layer", False, 1, 64, 14, 14, 64, kernel=(3, 3), pad=1)
+    layer = Layer.parse("layer", "1x64x14x14 -> 64, 3x3 pad 1")
     model, path = tmp_path / "layer.onnx", tmp_path / "db.jsonl"
     onnx.save(to_onnx(layer), model)
     default = schedules.default_config(TASK)
@@ -88,7 +89,7 @@ def test_a_model_is_compiled_as_the_database_says(tmp_path: Path) -> None:
 @pytest.mark.isa("avx2")
 def test_a_model_lists_its_kernels(tmp_path: Path) -> None:
     """Nothing is measured: the database has all trials that were asked for."""
-    layer = Layer("layer", False, 1, 64, 14, 14, 64, kernel=(3, 3), pad=1)
+    layer = Layer.parse("layer", "1x64x14x14 -> 64, 3x3 pad 1")
     onnx.save(to_onnx(layer), tmp_path / "layer.onnx")
     Database(tmp_path / "db").append(
         Record(TASK, schedules.default_config(TASK), cpu_name(), 2e-4, 1.0, 0.0, True)
