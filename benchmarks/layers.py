@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-_SHAPES = Path(__file__).parent / "shapes"
-FAMILIES = ("gemm", "conv", "depthwise")
+SHAPES = Path(__file__).parent / "shapes"
+FAMILIES: tuple[str, ...] = ("gemm", "conv", "depthwise")
 _SEED = 0
 _INPUT_ZERO_POINT = 43
 _OUTPUT_ZERO_POINT = 128
@@ -224,9 +224,15 @@ def bound_pairs(weight: np.ndarray) -> np.ndarray:
 
 
 def family(name: str) -> Iterator[Layer]:
-    """The layers listed in shapes/NAME.txt, NAME one of `FAMILIES`."""
+    """The layers of one of `FAMILIES`: FBGEMM's, then those of real models."""
+    yield from read(f"{name}.txt")
+    yield from read(f"{name}_models.txt")
+
+
+def read(name: str) -> Iterator[Layer]:
+    """The layers listed in the file `name` of shapes/, under the names of their sections."""
     section = ""
-    for line in (_SHAPES / f"{name}.txt").read_text().splitlines():
+    for line in (SHAPES / name).read_text().splitlines():
         if line.startswith("["):
             section = line.strip("[]")
         elif line and not line.startswith("#"):
