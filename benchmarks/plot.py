@@ -46,6 +46,7 @@ def plot(found: Mapping[str, Any], title: str, path: Path) -> None:
         axes.plot(ends, ends, color="black", linewidth=1, label="roofline")
         axes.set_xlim(ends)
         axes.set_ylim(ends)
+        axes.legend(loc="upper left", frameon=False)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("roofline: least time that the measured peaks allow (us)")
@@ -55,7 +56,6 @@ def plot(found: Mapping[str, Any], title: str, path: Path) -> None:
         f"{title}\n{host['cpu']}, {host['level']}, {host['date']}, {host['host']}", fontsize=10
     )
     axes.grid(True, which="major", linewidth=0.3)
-    axes.legend(loc="upper left", frameon=False)
     figure.tight_layout()
     figure.savefig(path)
     pyplot.close(figure)
