@@ -270,6 +270,10 @@ def render(row: Row) -> str:
             f"  {gops / row.peak_gops:6.1%} of peak{error}{'  WRONG' if name in row.wrong else ''}"
         )
     lines += [f"  {name:20} {reason}" for name, reason in row.failures.items()]
+    if row.roofline_us and LOWGEMM in row.times:
+        share = row.roofline_us / row.times[LOWGEMM].median
+        read = f", plain read of the weights {row.read_share:.0%}" if row.read_share else ""
+        lines.append(f"  roofline {_time(row.roofline_us)}: lowgemm reaches {share:.0%}{read}")
     if row.ratio is not None and row.ratio_p10 is not None:
         lines.append(f"  ratio to {row.best_peer}: {row.ratio:.2f} (of p10: {row.ratio_p10:.2f})")
     if row.wrong and row.ratio_any is not None:

@@ -165,7 +165,8 @@ def test_rows_say_how_they_scale(tmp_path: Path) -> None:
 
 def test_rows_on_the_terminal_go_from_fast_to_slow() -> None:
     lines = record.render(row(lowgemm=2000.0, slow=3000.0, fast=500.0)).splitlines()
-    assert [line.split()[0] for line in lines] == ["net", "fast", "lowgemm", "slow", "ratio"]
+    firsts = [line.split()[0] for line in lines]
+    assert firsts == ["net", "fast", "lowgemm", "slow", "roofline", "ratio"]
     assert "500.0 us" in lines[1] and "2.000 ms" in lines[2]
     assert "lowgemm" in record.render(row(peer=1.0)) and "TypeError: no" in record.render(row())
 
