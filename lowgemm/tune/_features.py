@@ -147,7 +147,7 @@ def _footprints(**sizes: int) -> dict[str, float]:
     caches = {**_CACHES, **cache_sizes()}
     found = {f"{name} bytes": math.log2(size) for name, size in sizes.items()}
     for name, size in sizes.items():
-        for cache in ("L1", "L2"):
+        for cache in ("L1", "L2", "L3"):
             found[f"{name} / {cache}"] = size / caches[cache]
     return found
 
