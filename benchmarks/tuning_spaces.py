@@ -242,6 +242,8 @@ def compile_command(folder: Path, held_out: bool, seconds: float) -> None:
         builder = Builder(Path(scratch), default_jobs())
         try:
             for task in held_out_tasks() if held_out else full_tasks():
+                if not (data := _data(folder, task)).exists():
+                    builder.data(task).rename(data)
                 missing = [
                     config
                     for config in chosen_configs(task, held_out)
@@ -260,8 +262,6 @@ def compile_command(folder: Path, held_out: bool, seconds: float) -> None:
                             path.with_suffix(".txt").write_text(built)
                         else:
                             built.rename(path)
-                if not (data := _data(folder, task)).exists():
-                    builder.data(task).rename(data)
                 click.echo(f"{task}: compiled")
         finally:
             builder.close()

@@ -74,7 +74,7 @@ def default_conv_config(shape: ConvShape, target: CpuTarget, threads: int = 1) -
     lanes = conv_lanes(shape, target)
     packing = ConvPacking.of(shape, dot_layout(target, lanes))
     panels = packing.panels // packing.groups
-    rows, columns, vectors = _register_tile(shape, target, panels, _steps(packing))
+    rows, columns, vectors = _register_tile(shape, target, panels, packing)
     pixels = shape.out_height * shape.out_width
     weights = shape.taps * shape.in_channels * shape.out_channels // shape.groups
     # A block of rows re-reads all weights; a panel re-reads the whole input. The larger operand is read once.
@@ -141,20 +141,20 @@ def _avx2_pressure(dots: int, vectors: int, steps: int) -> float:
     which a large tile multiplies nothing.
     """
     free = 16 - dots - vectors - (1 if vectors == 1 else 2)
-    waiting = 1.06 if free < 2 else 1.03 if free < 4 else 1.0
+    waiting = 1.03 if free < 4 else 1.0
     return waiting * (1 + 0.04 * dots if steps < _AVX2_LONG else 1.0)
 
 
 def _register_tile(
-    shape: ConvShape, target: CpuTarget, panels: int, steps: int
+    shape: ConvShape, target: CpuTarget, panels: int, packing: ConvPacking
 ) -> tuple[int, int, int]:
-    """(rows, columns, vectors) with the least waste on this shape; larger tiles where several waste the same.
-
-    `steps` are the dot-product groups that one output sums.
-    """
+    """(rows, columns, vectors) with the least waste on this shape; larger tiles where several waste the same."""
+    steps = _steps(packing)
     best: tuple[float, tuple[int, int, int]] | None = None
+    pixels = shape.out_height * shape.out_width
     # Of one pixel, each weight vector is used once, straight from memory: only chains of accumulators count.
-    one = shape.out_images * shape.out_height * shape.out_width == 1
+    one = shape.out_images * pixels == 1
+    widening = _is_avx2(target) and pixels <= _AVX2_WIDENED and not one
     # Three vectors by three pixels spill in 16 registers: half the speed of any neighbour (56x56 144 -> 24, avx2).
     spilling = 3 if target.registers == 16 and target.dot_depth == 2 else 0
     for vectors in range(1, 13 if one else 5):
@@ -172,11 +172,13 @@ def _register_tile(
                 covered = (
                     -(-shape.out_height // rows) * rows * (-(-shape.out_width // columns) * columns)
                 )
-                waste = covered / (shape.out_height * shape.out_width)
-                # Instructions per product: the dot products, and the loads that feed them.
+                waste = covered / pixels
+                # Instructions per product: the dot products, the loads that feed them, what widens weights, the loop.
                 per_dot = 2 if target.dot_depth == 2 else 1
                 dots = rows * columns * vectors
-                cost = waste * (per_dot * dots + 0.5 * (rows * columns + vectors) + 2.0) / dots
+                loads = 0.5 * (rows * columns + vectors * (2 if widening else 1))
+                loop = 2.0 / _unroll(packing, target, dots)
+                cost = waste * (per_dot * dots + loads + loop) / dots
                 if _is_avx2(target) and not one:
                     cost *= _avx2_pressure(dots, vectors, steps)
                 if best is None or cost < best[0] - 1e-9:

@@ -40,7 +40,7 @@ def default_depthwise_config(
     # Beside the accumulators LLVM keeps inputs that several taps use, which costs more spills with few registers.
     limit = 7 if target.registers == 32 else 3 if _is_avx2(target) else 2
     # A tile's weight loads, in pixels, and what a second segment costs.
-    loads, apart = (0.3, 0.08) if _is_avx2(target) else (0.5, 0.02)
+    loads, apart = (0.3, 0.05) if _is_avx2(target) else (0.5, 0.02)
     options = [
         (s, c)
         for s in (1, 2, 4)
@@ -60,20 +60,19 @@ def default_depthwise_config(
 
     segments, columns = min(options, key=work)
     packing = depthwise_packing(target, segments)
+    # What may lie in L2: a quarter of it.
+    near = (128 if _is_avx2(target) else 256) * 1024
     width = -(-shape.out_width // segments) * shape.strides[1] + shape.kernel[1]
     row_bytes = width * target.vector_bits // 8 * 4
     whole = DepthwiseConfig(columns, shape.out_height, segments)
     if shares_rows(shape, packing.layout, whole):
         # What is interleaved for an image, once for all rows, stays in L2.
         image_bytes = (shape.height + shape.kernel[0]) * row_bytes
-        if (
-            image_bytes <= (128 if _is_avx2(target) else 256) * 1024
-            and packing.blocks(shape.out_channels) >= 4
-        ):
+        if image_bytes <= near and packing.blocks(shape.out_channels) >= 4:
             return whole
     # The copy of a block's rows and what is interleaved for one row stay in L2; each block copies its border anew.
     edge = 0.1 * (shape.kernel[0] - 1) / shape.strides[0] + 0.02
-    limit = 256 * 1024 // (row_bytes * shape.strides[0])
+    limit = near // (row_bytes * shape.strides[0])
     limit = min(limit, _AVX2_ROWS) if _is_avx2(target) else limit
     others = shape.out_images * packing.blocks(shape.out_channels)
     block_rows = balanced_divisor(shape.out_height, limit, threads, edge, others)
