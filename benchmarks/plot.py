@@ -18,8 +18,8 @@ _LOWGEMM, _PEER = "#0b6e99", "#d9822b"
 def plot(found: Mapping[str, Any], title: str, path: Path) -> None:
     """Write the plot of one record as PNG.
 
-    Every row is two points above each other, over its roofline: the larger of operations over the peak and bytes over
-    the bandwidth of the cache that holds them. The diagonal is the roofline itself.
+    Every row is two points above each other, over its roofline (`Setting.roofline_us`). The diagonal is the
+    roofline itself.
     """
     rows = [row for row in found["rows"] if row["roofline_us"]]
     figure, axes = pyplot.subplots(figsize=_SIZE, dpi=_DPI)
@@ -44,11 +44,14 @@ def plot(found: Mapping[str, Any], title: str, path: Path) -> None:
     if values:
         ends = (min(values) / 1.3, max(values) * 1.3)
         axes.plot(ends, ends, color="black", linewidth=1, label="roofline")
-        axes.set_xlim(ends)
+        axes.set_xlim(ends[0], 1.3 * max(row["roofline_us"] for row in rows))
         axes.set_ylim(ends)
-        axes.legend(loc="upper left", frameon=False)
+        axes.legend(loc="lower right", frameon=False)  # where no time is
     axes.set_xscale("log")
     axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("")
     axes.set_xlabel("roofline: least time that the measured peaks allow (us)")
     axes.set_ylabel("median time (us)")
     host = found["host"]

@@ -74,14 +74,16 @@ class Setting:
     def roofline_us(self, kind: str, macs: int, moved: int) -> float:
         """The least time for `macs` multiply-accumulates and `moved` bytes, each read or written once.
 
-        Bytes come from the smallest cache that holds all of them, in the state "flushed" from memory, at the rate of
-        plain reads.
+        As many bytes as fit come from each cache, the smallest first, and the rest from memory, as all do in the state
+        "flushed"; each at the rate of plain reads from there.
         """
-        rates = self.peaks["read_gb_per_s"]
-        level = "memory"
-        if self.state == "warm":
-            level = next((n for n, size in self.caches.items() if moved <= size), level)
-        return max(2e-3 * macs / self.peak_gops(kind), 1e-3 * moved / rates[level])
+        rates, rest, moving = self.peaks["read_gb_per_s"], moved, 0.0
+        for name, size in self.caches.items() if self.state == "warm" else ():
+            part = min(rest, size * (self.threads if name in peak.OWN_CACHES else 1))
+            moving += part / rates[name]
+            rest -= part
+        moving += rest / rates["memory"]
+        return 1e-3 * max(2 * macs / self.peak_gops(kind), moving)
 
 
 def prepare(

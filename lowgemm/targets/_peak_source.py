@@ -18,7 +18,7 @@ PROGRAM = r"""
 #include <time.h>
 #include <unistd.h>
 
-enum { ACCUMULATORS = 12, REPEATS = 12 };
+enum { ACCUMULATORS = 12, REPEATS = 40 };
 
 #define CLOBBERS "cc", "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", \
     "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15"

@@ -24,7 +24,7 @@ from lowgemm.targets._peak_source import PROGRAM
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 # Caches that no other core shares.
-_OWN_CACHES = ("L1", "L2")
+OWN_CACHES = ("L1", "L2")
 _LEAST_BYTES = 512
 # More than the last-level cache, but no more than a small machine can spare.
 _MEMORY_BYTES = (64 << 20, 512 << 20)
@@ -104,7 +104,7 @@ def measure_read_rate(total: int, threads: int = 1) -> float:
 def _memory_rates(kind: str, threads: int) -> dict[str, float]:
     caches = cache_sizes()
     sizes = {
-        name: size // 2 // (1 if name in _OWN_CACHES else threads) for name, size in caches.items()
+        name: size // 2 // (1 if name in OWN_CACHES else threads) for name, size in caches.items()
     }
     low, high = _MEMORY_BYTES
     sizes["memory"] = min(max(4 * max(caches.values(), default=0), low), high) // threads

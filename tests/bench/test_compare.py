@@ -102,8 +102,8 @@ def test_who_cannot_be_made_leaves_the_others() -> None:
         ("warm", "dot_gops", 50_000, 800, 1.0),  # by products
         ("warm", "fma_gops", 50_000, 800, 10.0),
         ("warm", "dot_gops", 1, 800, 0.004),  # in the first cache
-        ("warm", "dot_gops", 1, 8000, 0.08),
-        ("warm", "dot_gops", 1, 80_000, 8.0),
+        ("warm", "dot_gops", 1, 8000, 0.075),
+        ("warm", "dot_gops", 1, 80_000, 7.005),
         ("flushed", "dot_gops", 1, 800, 0.08),
     ],
 )
