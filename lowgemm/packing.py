@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lowgemm.quant import sums_fit
 from lowgemm.targets import CpuTarget
 
 
@@ -58,7 +59,7 @@ FLAT = Axis()
 def dot_layout(target: CpuTarget, lanes: int) -> DotLayout:
     """The operand form of `target`'s dot product with `lanes` outputs a vector: u8 by s8, or both widened."""
     if target.dot_depth == 4:
-        return DotLayout(lanes, 4, "uint8", "int8")
+        return DotLayout(lanes, 4, "uint8", "int8", 4 * target.summed)
     return DotLayout(lanes, 2, "int16", "int16")
 
 
@@ -196,25 +197,24 @@ class ConvPacking:
             dense[
                 :, m * each_out : (m + 1) * each_out, :, :, m * per_group : (m + 1) * per_group
             ] = blocks[:, m].transpose(0, 1, 3, 4, 2)
-        lanes, depth = self.layout.lanes, self.layout.depth
-        panels = self.panels // self.groups
+        outputs = self.panels // self.groups * self.layout.lanes
         padded = np.zeros(
-            (self.groups, panels * lanes, self.tap_rows, self.tap_cols, self.padded_run),
-            weight.dtype,
+            (self.groups, outputs, self.tap_rows, self.tap_cols, self.padded_run), weight.dtype
         )
         padded[:, : self.group_out, :, :, : self.run] = dense.reshape(
             self.groups, self.group_out, self.tap_rows, self.tap_cols, self.run
         )
+        lanes, depth = self.layout.lanes, self.layout.depth
         split = padded.reshape(
-            self.groups,
-            panels,
-            lanes,
-            self.tap_rows,
-            self.tap_cols,
-            self.padded_run // depth,
-            depth,
+            self.groups, -1, lanes, self.tap_rows, self.tap_cols, self.padded_run // depth, depth
         )
         return np.ascontiguousarray(split.transpose(0, 1, 3, 4, 5, 2, 6)).reshape(self.packed_shape)
+
+    def sums_fit(self, packed: np.ndarray) -> bool:
+        """Whether the layout's sums of 16 bits hold all products of `packed` weights (see `quant.sums_fit`)."""
+        lanes_first = np.moveaxis(packed, -2, 0)
+        runs = lanes_first.reshape(-1, self.padded_run)
+        return sums_fit(runs, self.layout.step // self.layout.depth)
 
     def pad_channels(self, values: np.ndarray) -> np.ndarray:
         """One value per output channel, laid out as the accumulators are (zero where there is no channel)."""

@@ -119,6 +119,17 @@ def _ties(rng, x_shape, dtype, w_shape):
     return x, rng.integers(-2, 2, w_shape, endpoint=True).astype(np.int8)
 
 
+def _limit_of(summed: int):
+    """The largest codes by the largest weights of which 16 bits hold the products of `summed` pairs, and no more."""
+
+    def data(rng, x_shape, dtype, w_shape):
+        limits, most = np.iinfo(dtype), 64 // summed
+        x = np.where(rng.random(x_shape) < 0.9, limits.max, limits.min).astype(dtype)
+        return x, np.where(rng.random(w_shape) < 0.9, most, -most).astype(np.int8)
+
+    return data
+
+
 # name -> (rng, x shape, x dtype, w shape) -> x, w
 HARD_DATA: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
     "random": _random,
@@ -126,4 +137,6 @@ HARD_DATA: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
     "saturating": _saturating,
     "alternating": _alternating,
     "ties": _ties,
+    "pairs-at-the-limit": _limit_of(1),
+    "pairs-of-pairs-at-the-limit": _limit_of(2),
 }

@@ -64,7 +64,8 @@ assert exact[0, 5, 9, 17] == (window * w[17].transpose(1, 2, 0)).sum()
 # A dot-product instruction works on a vector of 32-bit lanes. In each lane it multiplies `depth` neighbours of one
 # operand by those of the other and adds the products to the lane's sum. With VNNI (`vpdpbusd`) these are 4 bytes;
 # without it (`vpmaddwd`) they are 2 numbers of 16 bits, so that bytes are widened first. There is an instruction that
-# would take bytes, `vpmaddubsw`, but it sums in 16 bits and saturates: two products can be 2 * 255 * 128.
+# would take bytes, `vpmaddubsw`, but it sums in 16 bits and saturates: two products can be 2 * 255 * 128. (Kernels use
+# it for weights that cannot make it saturate, `target.summing(1)`; these here can.)
 #
 # Let each lane have an output channel. Then one vector of weights holds `depth` weights for each of `lanes` channels,
 # while all lanes share the same `depth` activations. Packed so at compile time, a kernel reads its weights front to

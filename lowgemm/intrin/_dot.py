@@ -9,7 +9,11 @@ In the lanewise form A[i] is one 32-bit word that holds the `depth` operands of 
 and the lanes have two axes, 16-byte chunks and words in them (see `packing.DepthwisePacking`).
 
 Levels with VNNI multiply u8 by s8 and sum four products (vpdpbusd). The others widen both operands to 16 bits and sum
-two (vpmaddwd), which is exact for every 8-bit operand; vpmaddubsw, which saturates, is not used.
+two (vpmaddwd), which is exact for every 8-bit operand. vpmaddubsw, which saturates at 16 bits, is for targets that say
+how much of the weights sums to less (`CpuTarget.summing`): it takes the operands of VNNI, and the sums of one or two
+groups of four go to the accumulator at a time:
+
+    broadcast   C[i] += sum_{s, k} A[s, k] * B[s, i, k]
 """
 
 # Annotations of TVMScript are calls:
@@ -28,13 +32,17 @@ from lowgemm.targets import CpuTarget
 
 @dataclass(frozen=True)
 class Dot:
-    """A registered intrinsic: `lanes` accumulators of 32 bits, each adding `depth` products of `lhs` by `rhs`."""
+    """A registered intrinsic: `lanes` accumulators of 32 bits, each adding `depth` products of `lhs` by `rhs`.
+
+    With `summed`, it adds so many times `depth`: the operands have that axis more.
+    """
 
     name: str
     lanes: int
     depth: int
     lhs: str
     rhs: str
+    summed: int = 1
 
 
 def broadcast_dot(target: CpuTarget, lanes: int, widened: bool = True) -> Dot:
@@ -43,6 +51,8 @@ def broadcast_dot(target: CpuTarget, lanes: int, widened: bool = True) -> Dot:
     Where the instruction takes 16-bit weights, `widened` says that they are in memory as such; otherwise the intrinsic
     loads 8-bit weights and widens them itself, for kernels that use each weight too few times to store it again.
     """
+    if target.summed:
+        return _summed_dot(target.summed, lanes)
     vnni = target.dot_depth == 4
     return _dot(vnni, lanes, True, widened or vnni)
 
@@ -61,6 +71,98 @@ def _dot(vnni: bool, lanes: int, broadcast: bool, widened: bool) -> Dot:
     dot = Dot(name, lanes, depth, lhs, rhs)
     TensorIntrin.register(name, _desc(dot, broadcast), _impl(dot, vnni, broadcast))
     return dot
+
+
+@functools.cache
+def _summed_dot(summed: int, lanes: int) -> Dot:
+    name = f"lowgemm_vpmaddubsw_{lanes}x{summed}x4_broadcast"
+    dot = Dot(name, lanes, 4, "uint8", "int8", summed)
+    desc = _desc(dot, True) if summed == 1 else _summed_desc(dot)
+    TensorIntrin.register(name, desc, _summed_impl(dot))
+    return dot
+
+
+def _summed_desc(dot: Dot):
+    lanes, depth, summed = dot.lanes, dot.depth, dot.summed
+
+    @T.prim_func(s_tir=True)
+    def desc(
+        A: T.Buffer((summed * depth,), "uint8", offset_factor=1),
+        B: T.Buffer((summed, lanes, depth), "int8", offset_factor=1),
+        C: T.Buffer((lanes,), "int32", offset_factor=1, scope="local"),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(C[0:lanes], A[0 : summed * depth], B[0:summed, 0:lanes, 0:depth])
+            T.writes(C[0:lanes])
+            for i, k in T.grid(lanes, summed * depth):
+                with T.sblock("update"):
+                    vi, vk = T.axis.remap("SR", [i, k])
+                    C[vi] = C[vi] + T.cast(A[vk], "int32") * T.cast(
+                        B[vk // depth, vi, vk % depth], "int32"
+                    )
+
+    return desc
+
+
+def _summed_impl(dot: Dot):
+    lanes, depth, summed = dot.lanes, dot.depth, dot.summed
+    acc_vector, sums_vector = f"int32x{lanes}", f"int16x{2 * lanes}"
+    wide = lanes == 16
+    multiply = "llvm.x86.avx512.pmaddubs.w.512" if wide else "llvm.x86.avx2.pmadd.ub.sw"
+    add = "llvm.x86.avx512.pmaddw.d.512" if wide else "llvm.x86.avx2.pmadd.wd"
+
+    def products(a, b) -> Any:
+        """The sums of pairs, in 16 bits."""
+        word = T.broadcast(T.reinterpret(a, dtype="int32"), lanes)
+        return T.call_llvm_pure_intrin(
+            T.llvm_lookup_intrinsic_id(multiply),
+            T.reinterpret(word, dtype=f"uint8x{4 * lanes}"),
+            b,
+            dtype=sums_vector,
+        )
+
+    def accumulate(acc, sums) -> Any:
+        ones = T.broadcast(T.int16(1), 2 * lanes)
+        return acc + T.call_llvm_pure_intrin(
+            T.llvm_lookup_intrinsic_id(add), sums, ones, dtype=acc_vector
+        )
+
+    if summed == 1:
+
+        @T.prim_func(s_tir=True)
+        def single(
+            A: T.Buffer((depth,), "uint8", offset_factor=1),
+            B: T.Buffer((lanes, depth), "int8", offset_factor=1),
+            C: T.Buffer((lanes,), "int32", offset_factor=1, scope="local"),
+        ) -> None:
+            with T.sblock("root"):
+                T.reads(C[0:lanes], A[0:depth], B[0:lanes, 0:depth])
+                T.writes(C[0:lanes])
+                C[T.ramp(T.int32(0), 1, lanes)] = accumulate(
+                    C.vload([0], dtype=acc_vector),
+                    products(A.vload([0], "uint8x4"), B.vload([0, 0], dtype=f"int8x{4 * lanes}")),
+                )
+
+        return single
+
+    @T.prim_func(s_tir=True)
+    def double(
+        A: T.Buffer((summed * depth,), "uint8", offset_factor=1),
+        B: T.Buffer((summed, lanes, depth), "int8", offset_factor=1),
+        C: T.Buffer((lanes,), "int32", offset_factor=1, scope="local"),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(C[0:lanes], A[0 : summed * depth], B[0:summed, 0:lanes, 0:depth])
+            T.writes(C[0:lanes])
+            C[T.ramp(T.int32(0), 1, lanes)] = accumulate(
+                C.vload([0], dtype=acc_vector),
+                products(A.vload([0], "uint8x4"), B.vload([0, 0, 0], dtype=f"int8x{4 * lanes}"))
+                + products(
+                    A.vload([depth], "uint8x4"), B.vload([1, 0, 0], dtype=f"int8x{4 * lanes}")
+                ),
+            )
+
+    return double
 
 
 def _desc(dot: Dot, broadcast: bool):

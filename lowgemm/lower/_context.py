@@ -43,11 +43,17 @@ class Context:
     configs: Mapping[tuple, Any] = field(default_factory=dict)
 
     def task(
-        self, family: str, shape, in_dtype: str, out_dtype: str, residual: str | None = None
+        self,
+        family: str,
+        shape,
+        in_dtype: str,
+        out_dtype: str,
+        residual: str | None = None,
+        target: CpuTarget | None = None,
     ) -> KernelTask:
-        """The task of a kernel of this program."""
+        """The task of a kernel of this program; `target` is the program's as its weights let the kernel use it."""
         dtypes = (in_dtype, out_dtype, residual)
-        return KernelTask(family, shape, *dtypes, self.target, self.threads)
+        return KernelTask(family, shape, *dtypes, target or self.target, self.threads)
 
     def config_for(self, task: KernelTask) -> Any:
         """The configuration of a kernel: the tuned one, or the heuristic choice."""

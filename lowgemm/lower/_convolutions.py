@@ -9,13 +9,14 @@ from lowgemm.lower._layout import declare_written, in_model_order, store_written
 from lowgemm.lower._params import add_params
 from lowgemm.lower._program import Operand
 from lowgemm.packing import ConvPacking, ConvShape
-from lowgemm.tiling import row_image
+from lowgemm.targets import CpuTarget
+from lowgemm.tiling import row_image, summing_target
 
 _LETTER = {"uint8": "u8", "int8": "s8", "float32": "f32"}
 
 
 def conv(context: Context, node: Node) -> None:
-    program, graph, target = context.program, context.graph, context.target
+    program, graph = context.program, context.graph
     attrs = node.attrs
     x = node.inputs[0]
     shape = graph.types[x].shape
@@ -52,7 +53,8 @@ def conv(context: Context, node: Node) -> None:
     in_dtype = attrs["in"].dtype
     final = attrs["add"]["out"] if residual else attrs["out"]
     out_dtype = final.dtype if final else "float32"
-    task = context.task("qconv2d", flat, in_dtype, out_dtype, residual)
+    target = summing_target(context.target, lambda view: _sums_fit(flat, weight, view))
+    task = context.task("qconv2d", flat, in_dtype, out_dtype, residual, target)
     config = context.config_for(task)
     layout = schedules.dot_layout(target, config.lanes)
     packing = ConvPacking.of(flat, layout)
@@ -100,6 +102,12 @@ def conv(context: Context, node: Node) -> None:
         f"_{config.rows}x{config.columns}x{config.vectors * config.lanes}_{target.level}"
     )
     _finish_conv(context, node, symbol, args, out_shape, out_dtype, kernel, conv.macs, task)
+
+
+def _sums_fit(shape: ConvShape, weight: np.ndarray, target: CpuTarget) -> bool:
+    """Whether the weight's sums fit 16 bits, however many lanes the kernel takes."""
+    packings = [ConvPacking.of(shape, schedules.dot_layout(target, n)) for n in {8, target.lanes}]
+    return all(packing.sums_fit(packing.pack(weight)) for packing in packings)
 
 
 def _depthwise(context: Context, node: Node, conv: ConvShape) -> None:

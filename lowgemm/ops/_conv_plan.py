@@ -28,6 +28,7 @@ from lowgemm.tiling import (
     needs_stage,
     row_image,
     shares_rows,
+    summing_target,
 )
 
 
@@ -219,14 +220,24 @@ class _Part:
         self._config: Any
         self._packing: Any
         target, threads = filters.target, runtime().threads
+        self._target = target
         if filters.depthwise:
             self._config = default_depthwise_config(shape, target, threads)
             self._packing = depthwise_packing(target, self._config.segments)
             self.dst = _in_blocks(self.other, shape, self._packing, self._config.columns)
             self._staged = flip = True
         else:
+
+            def packing_for(view: CpuTarget) -> ConvPacking:
+                return ConvPacking.of(shape, dot_layout(view, conv_lanes(shape, view)))
+
+            def fits(view: CpuTarget) -> bool:
+                packing = packing_for(view)
+                return packing.sums_fit(filters._pack(packing, phase).weight)
+
+            target = self._target = summing_target(target, fits)
+            merged = packing_for(target)
             # Groups that share a block of weights are one to the kernel.
-            merged = ConvPacking.of(shape, dot_layout(target, conv_lanes(shape, target)))
             self._shape = shape = replace(shape, groups=merged.groups)
             self._config = default_conv_config(shape, target, threads)
             self._packing = merged
@@ -242,6 +253,7 @@ class _Part:
             "depthwise": filters.depthwise,
             "passes": filters.passes,
             "strides": [self.dst.declared, self.other.declared],
+            "summed": target.summed,
         }
         self._args = self._arguments(output, filters.packed(self._packing, phase), flip)
         self.residual_at = list(self._args).index("other") + 1 if output.residual else 0
@@ -271,7 +283,7 @@ class _Part:
         from lowgemm.ops._buffers import strided
 
         filters, shape, packing, config = self._filters, self._shape, self._packing, self._config
-        output, target = topi.OutputForm(**self._form), filters.target
+        output, target = topi.OutputForm(**self._form), self._target
         if filters.depthwise:
             shared = shares_rows(shape, packing.layout, config)
             tile = config.columns

@@ -26,7 +26,7 @@ from lowgemm.ops._product import (
 )
 from lowgemm.quant import choose_qparams
 from lowgemm.targets import CpuTarget
-from lowgemm.tiling import default_gemm_configs, gemm_packing, gemm_staged
+from lowgemm.tiling import default_gemm_configs, gemm_packing, gemm_staged, summing_target
 
 
 class PackedGemm:
@@ -387,7 +387,16 @@ def pack_gemm(
     row_zero, point = left_zero_point(a_dtype, a_zero_point, quantize)
     zeros = weight_zeros(b_zero_point, b.dtype, columns, groups if not batched else len(matrices))
     check_depth(depth, a_dtype, point, zeros)
-    chosen = level(target)
+    # int8, whose zero points are `zeros`.
+    matrices = [
+        (m.astype(np.int16) - (128 if b.dtype == np.uint8 else 0)).astype(np.int8) for m in matrices
+    ]
+
+    def fits(view: CpuTarget) -> bool:
+        packing = gemm_packing(depth, columns, view, a_dtype)
+        return all(packing.sums_fit(packed_columns(packing, w)) for w in matrices)
+
+    chosen = summing_target(level(target), fits)
     options = checked_options(
         depth=depth,
         columns=columns,
@@ -404,8 +413,7 @@ def pack_gemm(
         128 if a_dtype == "int8" and options.packing.layout.lhs == "uint8" and not quantize else 0
     )
     parts = []
-    for number, matrix in enumerate(matrices):
-        w = matrix.astype(np.int16) - (128 if b.dtype == np.uint8 else 0)
+    for number, w in enumerate(matrices):
         slot = (0, 1) if batched else (number, groups)
         own = zeros[number]
         sums = w.sum(0, dtype=np.int64)
@@ -413,9 +421,7 @@ def pack_gemm(
         moved = (point or 0) + flip
         arrays = column_arrays(options, sums, own, moved, slot)
         parts.append(
-            ProductPart(
-                packed_columns(options.packing, w.astype(np.int8)), sums, own, moved, slot, arrays
-            )
+            ProductPart(packed_columns(options.packing, w), sums, own, moved, slot, arrays)
         )
     return PackedGemm(parts, options)
 

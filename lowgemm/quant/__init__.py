@@ -23,3 +23,7 @@ from lowgemm.quant._requantize import requantize_fixed_point as requantize_fixed
 from lowgemm.quant._rows import dequantize_rows as dequantize_rows
 from lowgemm.quant._rows import quantize_rows as quantize_rows
 from lowgemm.quant._rows import unpack_rows as unpack_rows
+from lowgemm.quant._sums import LARGEST_SUM as LARGEST_SUM
+from lowgemm.quant._sums import SUMMED as SUMMED
+from lowgemm.quant._sums import extreme_sums as extreme_sums
+from lowgemm.quant._sums import sums_fit as sums_fit

@@ -38,7 +38,7 @@ def schedule_qconv2d(
     """
     check_conv_config(shape, target, config)
     dot = intrin.broadcast_dot(target, config.lanes, form.widen)
-    lanes, depth = dot.lanes, dot.depth
+    lanes, depth = dot.lanes, dot.summed * dot.depth
     sch = s_tir.Schedule(func)
     acc, dst = sch.get_sblock("acc"), sch.get_sblock("dst")
     sch.set_scope(acc, 0, "local")
@@ -112,7 +112,8 @@ def schedule_qconv2d(
     roles = ("panel", "row", "column", "tap_row", "tap_column", "step")
     for role, loop in zip(roles, (block, yo, xo, r, c, jo), strict=True):
         mark_loop(sch, role, loop)
-    return prefetch_weights(sch.mod["main"], "weight", config.vectors, stretch * unroll)
+    together = stretch * unroll * dot.summed
+    return prefetch_weights(sch.mod["main"], "weight", config.vectors, together)
 
 
 def _vectorize_output(sch, whole, shape, form, yi, xi, pi, lane) -> None:

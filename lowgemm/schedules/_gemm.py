@@ -41,7 +41,7 @@ def schedule_qgemm(
     if packing.panels % config.vectors:
         raise ValueError(f"{config}: {config.vectors} vectors do not divide {packing.panels}")
     dot = intrin.broadcast_dot(target, packing.layout.lanes, widened=False)
-    lanes, depth = dot.lanes, dot.depth
+    lanes, depth = dot.lanes, dot.summed * dot.depth
     sch = s_tir.Schedule(func)
     acc = sch.get_sblock("acc")
     sch.set_scope(acc, 0, "local")

@@ -42,7 +42,10 @@ class KernelTask:
     def key(self) -> tuple:
         """What decides the configuration: no family uses more of a target than its level has."""
         dtypes = (self.in_dtype, self.out_dtype, self.residual)
-        return (self.family, self.shape, *dtypes, self.target.level, self.threads)
+        return (
+            *(self.family, self.shape, *dtypes),
+            *(self.target.level, self.target.summed, self.threads),
+        )
 
     def __str__(self) -> str:
         s = self.shape
@@ -53,7 +56,8 @@ class KernelTask:
             text += f"/{s.strides[0]}" + (f"x{s.strides[1]}" if len(set(s.strides)) > 1 else "")
         if s.groups not in (1, s.in_channels):
             text += f" groups {s.groups}"
-        return text + f" {self.in_dtype}" + (" +residual" if self.residual else "")
+        text += f" {self.in_dtype}" + (" +residual" if self.residual else "")
+        return text + (f" sums of {4 * self.target.summed}" if self.target.summed else "")
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,8 @@ def config_space(task: KernelTask) -> list[Any]:
 def task_to_json(task: KernelTask) -> dict[str, Any]:
     """The task as JSON holds it."""
     target = {"level": task.target.level, "features": list(task.target.features)}
+    if task.target.summed:
+        target["summed"] = task.target.summed
     return {
         "family": task.family,
         "shape": asdict(task.shape),
@@ -137,7 +143,7 @@ def task_from_json(data: dict[str, Any]) -> KernelTask:
             str(data["in_dtype"]),
             str(data["out_dtype"]),
             data["residual"],
-            LEVELS[data["target"]["level"]],
+            LEVELS[data["target"]["level"]].summing(data["target"].get("summed", 0)),
             int(data["threads"]),
         )
     except (KeyError, TypeError) as error:

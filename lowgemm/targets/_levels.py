@@ -17,6 +17,7 @@ class CpuTarget:
     `registers` how many such registers there are. `dot_depth` is how many products one dot-product lane sums. `tiles`
     says that packed matrix products are on AMX tiles; all else is as at the level with the same vectors and products.
     `verified` says that kernels of the level have run on a CPU that has it; one that has not is used only by name.
+    `summed` belongs to no level but to weights (see `summing`).
     """
 
     level: str
@@ -28,11 +29,23 @@ class CpuTarget:
     dot_depth: int
     tiles: bool = False
     verified: bool = True
+    summed: int = 0
 
     @property
     def lanes(self) -> int:
         """32-bit lanes of one vector."""
         return self.vector_bits // 32
+
+    def summing(self, groups: int) -> "CpuTarget":
+        """This level, for weights of which `groups` dot products of four may be summed in 16 bits.
+
+        Without VNNI that is what vpmaddubsw does, in half the instructions of exact 16-bit products. Nothing saturates
+        where `quant.sums_fit` holds of the weights. With VNNI, and with 0 groups, it is the level itself.
+        """
+        own_depth = 2 if self.summed else self.dot_depth
+        if own_depth == 4:
+            return self
+        return replace(self, dot_depth=4 if groups else own_depth, summed=groups)
 
     def has(self, feature: str) -> bool:
         """Whether kernels may use `feature`."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from lowgemm.packing import ConvPacking, ConvShape, dot_layout
 from lowgemm.targets import CpuTarget
 from lowgemm.tiling._balance import balanced_divisor, parallel_loss
+from lowgemm.tiling._registers import tile_registers
 
 # Below this an image is so small against the weights that panels of weights are the blocks to share among threads.
 FEW_PIXELS = 400
@@ -14,7 +15,7 @@ SERIAL_MACS = 1_000_000
 # AVX2's choices, from spaces that were measured in full on a Zen 3 (benchmarks/records/tuning-spaces.json). Fewer
 # pixels than this do not pay for storing weights again in 16 bits:
 _AVX2_WIDENED = 128
-# Dot-product groups of one output from which on its first and last instructions do not matter.
+# Pairs of products in one output from which on its first and last instructions do not matter.
 _AVX2_LONG = 64
 
 
@@ -47,10 +48,7 @@ class ConvConfig:
 
     def check(self, target: CpuTarget) -> None:
         """Refuse a register tile that spills: accumulators, the weight vectors and a broadcast must fit."""
-        widening = 0 if target.dot_depth == 4 else 1
-        used = self.rows * self.columns * self.vectors + self.vectors + 1 + widening
-        # With one weight vector the product can overwrite the broadcast: no register more is needed.
-        used -= 1 if self.vectors == 1 and widening else 0
+        used = tile_registers(self.rows * self.columns * self.vectors, self.vectors, target)
         if used > target.registers:
             raise ValueError(f"{self} needs {used} registers of {target.registers}")
 
@@ -119,28 +117,29 @@ def block_tiles(shape: ConvShape, rows: int, columns: int) -> int:
 
 def _is_avx2(target: CpuTarget) -> bool:
     """Whether products take a register beside the accumulators, and there are sixteen."""
-    return target.registers == 16 and target.dot_depth == 2
+    return target.registers == 16 and (target.dot_depth == 2 or target.summed > 0)
 
 
 def _steps(packing: ConvPacking) -> int:
-    """Dot-product groups that one output sums."""
-    return packing.tap_rows * packing.tap_cols * packing.padded_run // packing.layout.depth
+    """Pairs of products that one output sums."""
+    return packing.tap_rows * packing.tap_cols * packing.padded_run // 2
 
 
 def _unroll(packing: ConvPacking, target: CpuTarget, dots: int) -> int:
     """Two steps at once where registers are left for it and the sum is long: 3% on AVX2."""
     inner = packing.padded_run // packing.layout.depth
     useful = _is_avx2(target) and 4 <= dots <= 8 and _steps(packing) >= _AVX2_LONG
-    return 2 if useful and inner % 2 == 0 else 1
+    # Sums of 16 bits take three instructions or more a step, not two, and gain nothing.
+    return 2 if useful and inner % 2 == 0 and not target.summed else 1
 
 
-def _avx2_pressure(dots: int, vectors: int, steps: int) -> float:
+def _avx2_pressure(dots: int, vectors: int, steps: int, target: CpuTarget) -> float:
     """What a tile of `dots` accumulators costs beside its instructions.
 
     With few registers left, loads wait for one; and the results of a short sum are many instructions in a row, during
     which a large tile multiplies nothing.
     """
-    free = 16 - dots - vectors - (1 if vectors == 1 else 2)
+    free = 16 - tile_registers(dots, vectors, target)
     waiting = 1.03 if free < 4 else 1.0
     return waiting * (1 + 0.04 * dots if steps < _AVX2_LONG else 1.0)
 
@@ -154,7 +153,7 @@ def _register_tile(
     pixels = shape.out_height * shape.out_width
     # Of one pixel, each weight vector is used once, straight from memory: only chains of accumulators count.
     one = shape.out_images * pixels == 1
-    widening = _is_avx2(target) and pixels <= _AVX2_WIDENED and not one
+    widening = target.dot_depth == 2 and _is_avx2(target) and pixels <= _AVX2_WIDENED and not one
     # Three vectors by three pixels spill in 16 registers: half the speed of any neighbour (56x56 144 -> 24, avx2).
     spilling = 3 if target.registers == 16 and target.dot_depth == 2 else 0
     for vectors in range(1, 13 if one else 5):
@@ -174,13 +173,13 @@ def _register_tile(
                 )
                 waste = covered / pixels
                 # Instructions per product: the dot products, the loads that feed them, what widens weights, the loop.
-                per_dot = 2 if target.dot_depth == 2 else 1
+                per_dot = 3 if target.summed else 2 if target.dot_depth == 2 else 1
                 dots = rows * columns * vectors
                 loads = 0.5 * (rows * columns + vectors * (2 if widening else 1))
                 loop = 2.0 / _unroll(packing, target, dots)
                 cost = waste * (per_dot * dots + loads + loop) / dots
                 if _is_avx2(target) and not one:
-                    cost *= _avx2_pressure(dots, vectors, steps)
+                    cost *= _avx2_pressure(dots, vectors, steps, target)
                 if best is None or cost < best[0] - 1e-9:
                     best = (cost, (rows, columns, vectors))
     assert best is not None

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from lowgemm.packing import ConvPacking, ConvShape, dot_layout
 from lowgemm.targets import CpuTarget
+from lowgemm.tiling._registers import tile_registers
 from lowgemm.tiling._tiles import TileConfig, default_tile_configs, tile_packing
 
 # Rows of a tile at most: for each number up to it there is a function.
@@ -24,9 +25,7 @@ class GemmConfig:
 
     def check(self, target: CpuTarget) -> None:
         """Refuse a register tile that spills."""
-        widening = 0 if target.dot_depth == 4 else 1
-        used = self.rows * self.vectors + self.vectors + 1 + widening
-        used -= 1 if self.vectors == 1 and widening else 0
+        used = tile_registers(self.rows * self.vectors, self.vectors, target)
         if used > target.registers:
             raise ValueError(f"{self} needs {used} registers of {target.registers}")
 
@@ -93,4 +92,5 @@ def _cost(config: GemmConfig, target: CpuTarget) -> float:
     loads = 0.5 * (config.rows + config.vectors) + (config.vectors if wide else 0)
     # A chain of additions needs several others beside it to hide its latency.
     chains = max(1.0, 8 / dots)
-    return ((2 if wide else 1) * dots * chains + loads + 2.0) / dots
+    each = 3 if target.summed else 2 if wide else 1
+    return (each * dots * chains + loads + 2.0) / dots

@@ -105,7 +105,8 @@ class Builder:
 def build(task: KernelTask, config: Any, path: Path, runtime: Path | None = None) -> None:
     """Write the library that computes `task` with `config` alone."""
     made = _problem(task)
-    program = lower.lower(made.graph.copy(), task.target, task.threads, {task.key: config})
+    level = task.target.summing(0)
+    program = lower.lower(made.graph.copy(), level, task.threads, {task.key: config})
     found = {call.task.key for call in program.calls if call.task is not None}
     if found != {task.key}:
         raise TuningError(f"{task} is lowered as another task; take it from a model")

@@ -8,7 +8,7 @@ import numpy as np
 from lowgemm.graph import Graph, Node, TensorType
 from lowgemm.packing import FLAT, ConvShape
 from lowgemm.passes import Quantization
-from lowgemm.quant import add_codes, requantize, sum_factors
+from lowgemm.quant import LARGEST_SUM, add_codes, requantize, sum_factors
 from lowgemm.reference import conv2d_i32
 from lowgemm.schedules import KernelTask
 
@@ -47,8 +47,13 @@ def problem(task: KernelTask) -> Problem:
     x[:, :, : -(-shape.height // 4)] = np.iinfo(task.in_dtype).max
     size = (shape.out_channels, shape.in_channels // shape.groups, *shape.kernel)
     weight = _codes(rng, size, "int8")
-    weight[::7] = 127
-    weight[3::7] = -128
+    if task.target.summed:
+        # The largest ones of which so many may be summed, in runs, too.
+        limit = LARGEST_SUM // (2 * task.target.summed)
+        weight = rng.integers(-limit, limit, size, np.int8, endpoint=True)
+        weight[::7], weight[3::7] = limit, -limit
+    else:
+        weight[::7], weight[3::7] = 127, -128
     acc = conv2d_i32(
         x, weight, point, 0, shape.strides, shape.padding, shape.dilations, shape.groups, "NCHW"
     )

@@ -8,6 +8,7 @@ from tvm import s_tir, te
 from lowgemm import codegen, intrin
 from lowgemm.intrin import Dot
 from lowgemm.packing import word_element
+from lowgemm.quant import LARGEST_SUM, SUMMED
 from lowgemm.targets import LEVELS
 
 from isa import isas
@@ -19,23 +20,28 @@ STEPS = 9
 def compiled(dot: Dot, level: str, lanewise: bool):
     """C[l, q] = sum over STEPS of the dot product, with the accumulator in registers."""
     lanes = (dot.lanes // 4, 4) if lanewise else (dot.lanes,)
-    rhs = te.placeholder((STEPS, *lanes, dot.depth), dot.rhs, name="rhs")
-    s, k = te.reduce_axis((0, STEPS), "s"), te.reduce_axis((0, dot.depth), "k")
+    groups = (dot.summed,) if dot.summed > 1 else ()
+    depth = dot.summed * dot.depth
+    rhs = te.placeholder((STEPS, *groups, *lanes, dot.depth), dot.rhs, name="rhs")
+    s, k = te.reduce_axis((0, STEPS), "s"), te.reduce_axis((0, depth), "k")
     if lanewise:
         lhs = te.placeholder((STEPS, *lanes), "int32", name="lhs")
 
         def factor(*at):
             return word_element(lhs[s, *at], k, dot.depth)
     else:
-        lhs = te.placeholder((STEPS, dot.depth), dot.lhs, name="lhs")
+        lhs = te.placeholder((STEPS, depth), dot.lhs, name="lhs")
 
         def factor(*at):
             del at
             return lhs[s, k].astype("int32")
 
+    def weight(*at):
+        return rhs[s, k // dot.depth, *at, k % dot.depth] if groups else rhs[s, *at, k]
+
     acc = te.compute(
         lanes,
-        lambda *at: te.sum(factor(*at) * rhs[s, *at, k].astype("int32"), axis=[s, k]),
+        lambda *at: te.sum(factor(*at) * weight(*at).astype("int32"), axis=[s, k]),
         name="acc",
     )
     out = te.compute(lanes, lambda *at: acc(*at), name="out")
@@ -97,6 +103,38 @@ def test_dot_product_is_exact(level: str, lanewise: bool) -> None:
             packed = rhs.reshape(STEPS, -1, *lanes[1:], dot.depth)
             run(tvm.runtime.tensor(given), tvm.runtime.tensor(packed), got)
             assert np.array_equal(got.numpy().reshape(-1), want), (dot.name, kind)
+
+
+@pytest.mark.parametrize("summed", SUMMED)
+@pytest.mark.parametrize("level", isas("avx2", "avx512"))
+def test_sums_in_16_bits_are_exact_for_the_largest_weights_that_fit(
+    level: str, summed: int
+) -> None:
+    target = LEVELS[level].summing(summed)
+    rng = np.random.default_rng(4)
+    for lanes in {8, target.lanes}:
+        dot = intrin.broadcast_dot(target, lanes)
+        assert (dot.lhs, dot.rhs, dot.summed) == ("uint8", "int8", summed)
+        run = compiled(dot, level, False)
+        most = LARGEST_SUM // (2 * summed)
+        shape = (STEPS, summed, lanes, dot.depth)
+        for weights in (
+            np.full(shape, most),
+            np.full(shape, -most),
+            rng.choice([-most, most], shape),
+            # All that a lane may hold, in one of its weights.
+            np.broadcast_to(127 * np.eye(summed, 4, dtype=int)[:, None], shape),
+        ):
+            for codes in (
+                np.full((STEPS, summed * 4), 255),
+                rng.integers(0, 256, (STEPS, summed * 4)),
+            ):
+                lhs, rhs = codes.astype(np.uint8), weights.astype(np.int8)
+                got = tvm.runtime.tensor(np.full(lanes, -1, np.int32))
+                packed = rhs if summed > 1 else rhs[:, 0].copy()
+                run(tvm.runtime.tensor(lhs), tvm.runtime.tensor(packed), got)
+                groups = lhs.reshape(STEPS, summed, 1, 4).astype(np.int64)
+                assert np.array_equal(got.numpy(), (groups * rhs).sum((0, 1, 3)))
 
 
 def test_an_intrinsic_is_registered_once() -> None:

@@ -31,7 +31,18 @@ DEPTHWISE = Conv((1, 64, 56, 56), 64, (3, 3), pads=(1, 1, 1, 1), group=64)
 # A layer that a network ends with, and one with the weights in another order.
 POINTWISE = Conv((1, 512, 7, 7), 512)
 GEMM = Conv((1, 512), 1024)
-LAYERS = {"conv-3x3": CONV, "conv-1x1": POINTWISE, "gemm": GEMM, "depthwise-3x3": DEPTHWISE}
+LAYERS = {
+    "conv-3x3": CONV,
+    "conv-1x1": POINTWISE,
+    "gemm": GEMM,
+    "depthwise-3x3": DEPTHWISE,
+    "conv-3x3-pairs": CONV,
+    "gemm-pairs": GEMM,
+    "conv-3x3-quads": CONV,
+    "gemm-quads": GEMM,
+}
+# The weights of which 16 bits hold the sum of two or four products, and of the other layers, of none.
+WEIGHTS = {"pairs": 64, "quads": 32}
 LEVEL_NAMES = tuple(LEVELS)
 
 
@@ -40,7 +51,7 @@ def assembly(name: str, level: str) -> tuple[str, ...]:
     """The kernel of a layer in its default configuration, one stripped line each."""
     conv = LAYERS[name]
     out = Quantization(1.0, 0, "uint8")
-    weight = np.ones(conv.w, np.int8)
+    weight = np.full(conv.w, WEIGHTS.get(name.rpartition("-")[2], 127), np.int8)
     bias, scale = np.zeros(conv.out, np.int32), np.ones(conv.out, np.float32)
     node = conv.node("layer", weight, bias, scale, out, out, low=0, high=255)
     shape = (1, conv.out, *conv.x[2:])
@@ -87,14 +98,28 @@ def test_inner_loop_consists_of_the_instruction(level: str, layer: str) -> None:
 
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("level", LEVEL_NAMES)
-def test_no_saturating_instruction_and_none_of_another_level(level: str, layer: str) -> None:
+def test_saturating_instruction_only_where_weights_fit_and_none_of_another_level(
+    level: str, layer: str
+) -> None:
     text = "\n".join(assembly(layer, level))
-    assert "vpmaddubsw" not in text
     vnni, wide = LEVELS[level].dot_depth == 4, LEVELS[level].vector_bits == 512
+    fitting = layer.rpartition("-")[2] in WEIGHTS
+    assert ("vpmaddubsw" in text) == (fitting and not vnni)
     assert ("vpdpbusd" in text) == vnni
     assert ("%zmm" in text) == wide
     if not wide:
         assert not re.search(r"%[xy]mm(1[6-9]|[23]\d)\b|%k[0-7]", text), "AVX-512 registers"
+
+
+@pytest.mark.parametrize("level", ["avx2", "avx512"])
+def test_four_products_are_added_up_by_one_instruction_of_two_and_eight_by_one_of_three(
+    level: str,
+) -> None:
+    for layer, products in (("conv-3x3-pairs", 1), ("conv-3x3-quads", 2)):
+        for loop in inner_loops(assembly(layer, level)):
+            counts = [sum(name in line for line in loop) for name in ("vpmaddubsw", "vpmaddwd")]
+            # The piece begins with the first sum: behind its products.
+            assert abs(counts[0] - products * counts[1]) <= products, (layer, counts)
 
 
 @pytest.mark.parametrize("layer", ["conv-3x3", "conv-1x1"])
@@ -123,7 +148,7 @@ def spills(layer: str, level: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("layer", ["conv-3x3", "conv-1x1", "gemm"])
+@pytest.mark.parametrize("layer", [name for name in LAYERS if name != "depthwise-3x3"])
 @pytest.mark.parametrize("level", LEVEL_NAMES)
 def test_accumulators_stay_in_registers(level: str, layer: str) -> None:
     assert spills(layer, level) == []
