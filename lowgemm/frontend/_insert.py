@@ -7,7 +7,17 @@ import numpy as np
 from lowgemm.frontend._calibrate import Range
 from lowgemm.frontend._match import Matcher
 from lowgemm.graph import Graph, Node, TensorType
-from lowgemm.quant import QParams, choose_qparams, choose_symmetric_scales, quantize_linear
+from lowgemm.quant import (
+    LARGEST_SUM,
+    QParams,
+    choose_qparams,
+    choose_symmetric_scales,
+    extreme_sums,
+    quantize_linear,
+)
+
+# A channel's scale is widened by so much where rounding leaves its sums a little too large.
+_WIDER = np.float32(1.004)
 
 # What begins an integer region.
 _PRODUCTS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
@@ -141,10 +151,10 @@ class Inserter:
     """Builds the quantized graph from the float graph, the plan and the measured ranges."""
 
     def __init__(
-        self, graph: Graph, plan: Plan, ranges: dict[str, Range], weight_limit: int = 127
+        self, graph: Graph, plan: Plan, ranges: dict[str, Range], reduce_range: bool
     ) -> None:
         self.source, self.plan, self.ranges = graph, plan, ranges
-        self.weight_limit = weight_limit
+        self.reduce_range = reduce_range
         self.graph = graph.copy()
         self.graph.nodes = []
         self.params = _choose_params(plan, ranges)
@@ -272,14 +282,14 @@ class Inserter:
         """The weight as symmetric int8 for every output channel, the bias as int32."""
         weight = self.source.constants[node.inputs[1]]
         axis = _channel_axis(node, weight)
-        scales = choose_symmetric_scales(weight, axis, self.weight_limit)
+        scales = choose_symmetric_scales(weight, axis)
         params = self.params.get(node.inputs[0])
         bias = self.source.constants.get(node.inputs[2]) if len(node.inputs) > 2 else None
         if bias is not None and params is not None and axis is not None:
             scales = _fit_bias(scales, bias, params.scale)
-        integers = quantize_linear(weight, scales, 0, "int8", axis)
-        limit = self.weight_limit
-        integers = np.clip(integers, -limit, limit).astype(np.int8)
+        if self.reduce_range and axis is not None:
+            scales = _fit_sums(node, weight, scales, axis)
+        integers = np.maximum(quantize_linear(weight, scales, 0, "int8", axis), np.int8(-127))
         node.inputs[1] = self.dequantize(node.inputs[1], integers, scales, axis)
         if bias is not None and params is not None and bias.size == bias.shape[-1]:
             product = np.float32(params.scale) * scales
@@ -339,3 +349,29 @@ def _fit_bias(scales: np.ndarray, bias: np.ndarray, x_scale: float) -> np.ndarra
     """
     least = np.abs(bias.reshape(-1).astype(np.float64)) / (x_scale * 2.0**30)
     return np.maximum(scales, least.astype(np.float32))
+
+
+def _fit_sums(node: Node, weight: np.ndarray, scales: np.ndarray, axis: int) -> np.ndarray:
+    """Widen the scale of each channel in which the sum of two products could exceed 16 bits."""
+    real = extreme_sums(_runs(node, weight), 1) / np.float32(LARGEST_SUM)
+    scales = np.maximum(scales, real.astype(np.float32))
+    while True:
+        integers = quantize_linear(weight, scales, 0, "int8", axis)
+        over = extreme_sums(_runs(node, integers), 1) > LARGEST_SUM
+        if not over.any():
+            return scales
+        scales = np.where(over, scales * _WIDER, scales)
+
+
+def _runs(node: Node, weight: np.ndarray) -> np.ndarray:
+    """The weights of each output channel in the order in which kernels sum products: `(channels, rows, run)`.
+
+    A row of the filter window is one run, input channels innermost; with groups or dilation each of its points is.
+    """
+    if node.op != "Conv":
+        last = np.moveaxis(weight, _channel_axis(node, weight) or 0, 0)
+        return np.moveaxis(last, 1, -1).reshape(len(last), -1, last.shape[1])
+    whole = node.attrs["group"] == 1 and node.attrs["dilations"][-1] == 1
+    taps_first = np.moveaxis(weight, 1, -1)
+    run = taps_first.shape[-1] * (taps_first.shape[-2] if whole else 1)
+    return taps_first.reshape(len(weight), -1, run)

@@ -105,17 +105,43 @@ def test_weights_and_activations_have_the_promised_types():
     assert graph.types[b.inputs[0]].dtype == "int32"
     assert (w.attrs, b.attrs) == ({"axis": 0}, {"axis": 0})
     assert scales.shape == (6,)
-    assert np.abs(graph.constants[w.inputs[0]]).reshape(6, -1).max(axis=1).tolist() == [127] * 6
+    assert np.abs(graph.constants[w.inputs[0]]).reshape(6, -1).max(axis=1).min() > 64
     assert not graph.constants[w.inputs[2]].any()
     np.testing.assert_array_equal(
         graph.constants[b.inputs[1]], scales * graph.constants[x.inputs[1]]
     )
 
 
-def test_a_reduced_range_keeps_7_bits():
-    graph = quantized([conv("x", "y")], CONV, reduce_range=True)
-    weights = [value for value in graph.constants.values() if value.dtype == np.int8]
-    assert max(np.abs(value).max() for value in weights) == 63
+def int8_weights(graph: Graph) -> list[np.ndarray]:
+    return [v for v in graph.constants.values() if v.dtype == np.int8 and v.ndim > 1]
+
+
+def test_the_full_range_is_used_on_request():
+    (weight,) = int8_weights(quantized([conv("x", "y")], CONV, reduce_range=False))
+    assert np.abs(weight).reshape(6, -1).max(axis=1).tolist() == [127] * 6
+
+
+def test_a_reduced_range_is_no_smaller_than_sums_in_16_bits_need():
+    nodes = [
+        conv("x", "t0"), node("Conv", "t0 grouped", "t1", group=2, pads=[1, 1, 1, 1]),
+        node("Conv", "t1 v", "t2", dilations=[2, 2], pads=[2, 2, 2, 2]),
+        node("Flatten", "t2", "t3"), node("Gemm", "t3 g", "y"),
+    ]  # fmt: skip
+    constants = {**CONV, "grouped": normal(6, 3, 3, 3), "g": normal(540, 5)}
+    reduced = int8_weights(quantized(nodes, constants))
+    full = int8_weights(quantized(nodes, constants, reduce_range=False))
+    # Of the first layer and the product, a row of the window is one run; else each point is.
+    for weight, row in zip(reduced, (9, 3, 6, 540), strict=True):
+        runs = (weight.T if weight.ndim == 2 else np.moveaxis(weight, 1, -1)).reshape(-1, row)
+        length = -(-row // 2) * 2
+        pairs = np.pad(runs, [(0, 0), (0, length - row)]).astype(int).reshape(len(runs), -1, 2)
+        largest = np.abs(np.stack([pairs.clip(min=0), pairs.clip(max=0)]).sum(-1)).max((0, 2))
+        by_channel = largest.reshape(weight.shape[0] if weight.ndim > 2 else len(runs), -1).max(1)
+        peaks = np.abs(runs).reshape(len(by_channel), -1).max(1)
+        assert by_channel.max() <= 128
+        # No channel could have a scale a hundredth smaller.
+        assert np.all((by_channel >= 126) | (peaks == 127))
+    assert any(np.any(a != b) for a, b in zip(reduced, full, strict=True))
 
 
 def test_copies_keep_their_parameters():
