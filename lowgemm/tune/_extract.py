@@ -17,6 +17,8 @@ from lowgemm.tune._problem import can_pose
 _CONV_KEYS = ("kernel", "stride", "pad", "dilation", "groups")
 _KEYS = ("in", "out", "residual", "count")
 _DTYPES = ("uint8", "int8")
+# Of a shape nothing is known but that its weights may be any.
+_WEIGHT = np.int8(127)
 
 
 def tasks_of(graph: Graph, levels: Sequence[CpuTarget], threads: int) -> Counter[KernelTask]:
@@ -83,7 +85,7 @@ def _graph(words: list[str]) -> tuple[Graph, int]:
 
 def _gemm(sizes: list[int]) -> tuple[dict, tuple[int, ...], tuple[int, ...]]:
     rows, columns, depth = sizes
-    attrs = {"gemm": True, "weight": np.zeros((columns, depth, 1, 1), np.int8)}
+    attrs = {"gemm": True, "weight": np.full((columns, depth, 1, 1), _WEIGHT)}
     return attrs, (rows, depth), (rows, columns)
 
 
@@ -106,7 +108,7 @@ def _conv(
         raise ValueError(f"the filter does not fit into {height}x{width}")
     attrs = {
         "gemm": False,
-        "weight": np.zeros((outputs, channels // groups, *kernel), np.int8),
+        "weight": np.full((outputs, channels // groups, *kernel), _WEIGHT),
         "strides": stride,
         "pads": (pad,) * 4,
         "dilations": dilation,
