@@ -20,6 +20,15 @@ settings.register_profile("thorough")
 
 _CACHE = "LOWGEMM_CACHE"
 _own_cache = pytest.StashKey[str]()
+_emulated_level = pytest.StashKey[str]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--emulate",
+        action="store_true",
+        help="run tests of levels that this CPU lacks in an emulator, not only those marked `emulated`",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -39,7 +48,27 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("isa"):
         (level,) = marker.args
         if missing := isa.missing_features(level):
-            pytest.skip(f"{level}: this CPU lacks {', '.join(missing)}")
+            reason = f"{level}: this CPU lacks {', '.join(missing)}"
+            asked = item.config.getoption("--emulate") or item.get_closest_marker("emulated")
+            if not (asked and marker.kwargs.get("emulate")):
+                pytest.skip(reason)
+            import emulated
+
+            if why := emulated.missing():
+                pytest.fail(f"{reason}, and {why}", pytrace=False)
+            item.stash[_emulated_level] = level
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item: pytest.Item):
+    level = item.stash.get(_emulated_level, None)
+    if level is None:
+        yield
+        return
+    import emulated
+
+    with emulated.cpu(level):
+        yield
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -90,16 +119,19 @@ def pytest_testnodedown(node) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("instruction-set levels")
     for level in isa.LEVELS:
+        exercised = level in isa.exercised
         if missing := isa.missing_features(level):
             state = f"not on this CPU (lacks {', '.join(missing)})"
+            if exercised:
+                state = f"exercised in an emulator; {state}"
         else:
-            state = "exercised" if level in isa.exercised else "NOT EXERCISED"
+            state = "exercised" if exercised else "NOT EXERCISED"
         terminalreporter.line(f"{level:<12} {state}")
     if rows := isa.conformance_rows():
         terminalreporter.section("cases that agree with the oracle")
         wide = max(len(op) for op, _ in rows)
         for op, cells in [("", list(isa.LEVELS)), *rows]:
-            terminalreporter.line(f"{op:<{wide}}" + "".join(f"{cell:>13}" for cell in cells))
+            terminalreporter.line(f"{op:<{wide}}" + "".join(f"{cell:>15}" for cell in cells))
     for text in _failures(terminalreporter.config):
         terminalreporter.line(f"FAILED: {text}", red=True)
 

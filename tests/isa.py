@@ -52,12 +52,18 @@ def host_levels() -> list[str]:
     return [level for level in LEVELS if not missing_features(level)]
 
 
-def isas(*levels: str) -> list:
-    """Levels as parameters of a test, each skipped by name where the CPU cannot run it.
+def isas(*levels: str, native: bool = False) -> list:
+    """Levels as parameters of a test, each skipped by name where the CPU cannot run it and no emulator does.
 
-    `@pytest.mark.parametrize("isa", isas("avx2", "avx512_vnni"))`; without arguments, all levels.
+    `@pytest.mark.parametrize("isa", isas("avx2", "avx512_vnni"))`; without arguments, all levels. `native`: the test
+    needs the CPU itself, because it runs kernels by other ways than `emulated.cpu` takes over.
     """
-    return [pytest.param(level, marks=pytest.mark.isa(level)) for level in levels or LEVELS]
+    return [pytest.param(level, marks=mark(level, native)) for level in levels or LEVELS]
+
+
+def mark(level: str, native: bool = False) -> pytest.MarkDecorator:
+    """The mark of a parameter that stands for a level; `native` as in `isas`."""
+    return pytest.mark.isa(level) if native else pytest.mark.isa(level, emulate=True)
 
 
 def record_isa(level: str) -> None:
@@ -77,13 +83,19 @@ def record_conformance(op: str, level: str, cases: int = 1) -> None:
 
 
 def conformance_rows() -> list[tuple[str, list[str]]]:
-    """The table: each operator, and for each level its cases, "none" if there should be some, or "-"."""
+    """The table: each operator, and for each level its cases, "none" if there should be some, or "-".
+
+    A level that this CPU lacks was emulated.
+    """
     rows = []
     for op in sorted({op for op, _ in conformance}):
         cells = []
         for level in LEVELS:
-            cases = conformance[op, level]
-            cells.append(str(cases) if cases else "-" if missing_features(level) else "none")
+            cases, lacks = conformance[op, level], bool(missing_features(level))
+            if cases:
+                cells.append(f"{cases} emulated" if lacks else str(cases))
+            else:
+                cells.append("-" if lacks else "none")
         rows.append((op, cells))
     return rows
 

@@ -10,6 +10,8 @@ from lowgemm.artifact.objects import compile_kernels
 from lowgemm.graph import Graph, Node, TensorType
 from lowgemm.targets import LEVELS, CpuTarget
 
+import emulated
+
 Arrays = dict[str, np.ndarray]
 
 # Around every buffer; a kernel that writes past an end changes them.
@@ -34,11 +36,21 @@ class _Buffer:
         assert (before == _FILL).all() and (after == _FILL).all(), f"written outside of {name}"
 
 
+def _compiled(module: tvm.IRModule, target: CpuTarget) -> Callable[..., None]:
+    """`call(symbol, *arrays)` of the functions of a module."""
+    compiled = compile_kernels(module, codegen.llvm_target(target))
+    return lambda symbol, *arrays: compiled[symbol](*map(tvm.runtime.from_dlpack, arrays))
+
+
 def execute(program: lower.Program, target: CpuTarget, inputs: Arrays) -> Arrays:
     """Compile a program for `target` and run its calls in order; the outputs by their names."""
     used = {call.symbol for call in program.calls}
     module = tvm.IRModule({name: func for name, func in program.kernels.items() if name in used})
-    compiled = compile_kernels(module, codegen.llvm_target(target))
+    function = (
+        _compiled(module, target)
+        if emulated.current is None
+        else emulated.functions(module, target)
+    )
     buffers: dict[str, _Buffer] = {}
 
     def buffer(name: str) -> _Buffer:
@@ -54,7 +66,7 @@ def execute(program: lower.Program, target: CpuTarget, inputs: Arrays) -> Arrays
         buffer(name).view(value.shape, value.dtype.name)[...] = value
     for call in program.calls:
         views = [buffer(arg.name).view(arg.shape, arg.dtype) for arg in call.args]
-        compiled[call.symbol](*map(tvm.runtime.from_dlpack, views))
+        function(call.symbol, *views)
         for arg in call.args:
             buffer(arg.name).check(f"{arg.name} ({call.kernel})")
     results = {}

@@ -61,19 +61,35 @@ def test_cache():
 """
 
 
+# In place of the emulator.
+EMULATED = """
+from contextlib import contextmanager
+
+missing = lambda: {missing!r}
+
+
+@contextmanager
+def cpu(level):
+    print("emulating", level)
+    yield
+"""
+
+
 def run_suite(
     folder: Path,
     flags: set[str],
     *arguments: str,
     suite: str = SUITE,
     file: str = "test_suite.py",
+    missing: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `suite` under this folder's conftest.py on a CPU with `flags`."""
+    """Run `suite` under this folder's conftest.py on a CPU with `flags`; `missing` says why there is no emulator."""
     tests = folder / "tests"
     tests.mkdir(parents=True)
     shutil.copy(HERE / "conftest.py", tests)
     source = (HERE / "isa.py").read_text()
     (tests / "isa.py").write_text(f"{source}\n\nFLAGS = frozenset({sorted(flags)!r})\n")
+    (tests / "emulated.py").write_text(EMULATED.format(missing=missing))
     (tests / file).parent.mkdir(exist_ok=True)
     (tests / file).write_text(suite)
     shutil.copy(HERE.parent / "pyproject.toml", folder)
@@ -128,7 +144,8 @@ def test_levels_are_collected_from_xdist_workers(tmp_path: Path) -> None:
 
 def row(op: str, *cells: str) -> list[str]:
     """A row of the table, whose other levels are not on the CPU."""
-    return [op, *cells, *["-"] * (len(isa.LEVELS) - len(cells))]
+    levels = sum(cell != "emulated" for cell in cells)
+    return [op, *cells, *["-"] * (len(isa.LEVELS) - levels)]
 
 
 def test_table_of_conformance(tmp_path: Path) -> None:
@@ -170,6 +187,39 @@ def test_workers_share_a_cache_that_goes_with_the_run(tmp_path: Path, workers) -
     folder = Path((tmp_path / "cache").read_text())
     assert folder.name.startswith("lowgemm-tests-")
     assert not folder.exists()
+
+
+MARKED = TABLE.replace(
+    '@pytest.mark.parametrize("level"', '@pytest.mark.emulated\n@pytest.mark.parametrize("level"'
+)
+
+
+def test_marked_tests_are_emulated(tmp_path: Path) -> None:
+    done = run_suite(tmp_path, {"avx2"}, "-n", "2", suite=MARKED)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "avx_vnni     exercised in an emulator; not on this CPU (lacks avx_vnni)" in done.stdout
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert row("gemm", "15", "15", "emulated") in rows
+    assert row("conv", "1") in rows
+
+
+def test_other_tests_are_emulated_if_asked_for(tmp_path: Path) -> None:
+    done = run_suite(tmp_path, {"avx2"}, "-s", "--emulate", suite=TABLE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("emulating avx_vnni") == 3
+    assert "15 emulated" in done.stdout
+
+
+def test_level_of_the_cpu_is_not_emulated(tmp_path: Path) -> None:
+    done = run_suite(tmp_path, {"avx2", "avx_vnni"}, "-s", "--emulate", "-k", "gemm", suite=MARKED)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "emulating" not in done.stdout and "emulated" not in done.stdout
+
+
+def test_missing_emulator_fails_by_name(tmp_path: Path) -> None:
+    done = run_suite(tmp_path, {"avx2"}, suite=MARKED, missing="there is no wheel")
+    assert done.returncode == 1
+    assert "avx_vnni: this CPU lacks avx_vnni, and there is no wheel" in done.stdout
 
 
 def test_levels_are_those_of_the_package() -> None:

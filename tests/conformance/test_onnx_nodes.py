@@ -172,7 +172,7 @@ def test_quantization_cases_are_taken_or_refused_by_name() -> None:
         assert not any(part in name for part in REFUSED_TYPES), name
 
 
-@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("isa", isas(native=True))
 def test_compiled_quantization_cases(isa: str, tmp_path: Path, conformance) -> None:
     """What kernels compute is what the standard says, to the last bit."""
     taken, _ = quantization_cases()

@@ -11,6 +11,7 @@ from lowgemm.packing import word_element
 from lowgemm.quant import LARGEST_SUM, SUMMED
 from lowgemm.targets import LEVELS
 
+import emulated
 from isa import isas
 from kernels import full_range
 
@@ -52,6 +53,9 @@ def compiled(dot: Dot, level: str, lanewise: bool):
     sch.reorder(s_loop, *at, k_loop)
     sch.decompose_reduction(block, s_loop)
     sch.tensorize(at[0], dot.name)
+    if emulated.current is not None:
+        call = emulated.functions(sch.mod, LEVELS[level])
+        return lambda *tensors: call("main", *map(np.from_dlpack, tensors))
     return tvm.compile(sch.mod, target=codegen.llvm_target(LEVELS[level]))["main"]
 
 
@@ -84,6 +88,7 @@ def dots(level: str, lanewise: bool) -> list[Dot]:
     return list({intrin.broadcast_dot(target, *form) for form in every})
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize("lanewise", [False, True], ids=["broadcast", "lanewise"])
 @pytest.mark.parametrize("level", isas())
 def test_dot_product_is_exact(level: str, lanewise: bool) -> None:

@@ -73,6 +73,7 @@ def test_outliers(rng, isa: str) -> None:
             assert_array_equal(packed(a[:rows]), split_product(a[:rows], b))
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize("isa", isas())
 def test_split_weights_are_exact_where_nothing_saturates(rng, isa: str) -> None:
     """Large weights, alternating in sign, which whole would saturate every sum."""

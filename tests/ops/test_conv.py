@@ -208,6 +208,7 @@ def test_given_and_bound_outputs(rng, isa: str, transposed: bool) -> None:
         same(out, conv.expected(x, w))
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize("isa", isas())
 def test_arrays_at_any_address(rng, isa: str) -> None:
     conv = PLAIN["1d"]

@@ -63,6 +63,7 @@ def test_every_float16(isa: str, clip: bool) -> None:
     assert np.isnan(ops.convert(nans, "float32", target=isa)).all()
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize("isa", isas())
 def test_sizes(rng, isa: str) -> None:
     for size in SIZES:

@@ -130,6 +130,7 @@ def test_options(rng, isa: str, name: str) -> None:
     check(table_of(rng, kind, 20, rows), indices, isa, offsets=offsets, **options)
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize("isa", isas())
 def test_offsets_lengths_and_neither(rng, isa: str) -> None:
     table = table_of(rng, "float32", 16)

@@ -178,6 +178,7 @@ def test_bias_and_beta_are_added_last(rows: int, isa: str) -> None:
     assert (packed(a, out) == summed).all()
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("rows", [2, 6, 40])
 def test_rounded_activations(rows: int, isa: str) -> None:

@@ -127,6 +127,7 @@ def test_axes_of_size_one_have_no_layout(rng, isa: str) -> None:
         row.check(packed, view)
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("rows", [1, 19])
 def test_given_output(rng, isa: str, rows: int) -> None:

@@ -47,6 +47,7 @@ def test_halves_are_put_together(value: int, isa: str) -> None:
     assert (ops.pack_gemm_i64(sums, target=isa)(a) == reference.gemm_i64(a, sums)).all()
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize("isa", isas())
 def test_matrices_may_be_parts_of_others(isa: str) -> None:
     rng = np.random.default_rng(2)

@@ -249,6 +249,7 @@ def test_a_float_output_rounds_product_and_bias_once(isa: str) -> None:
     assert (product.pack(isa)(a) == 2.0**-12).all()
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize("isa", isas())
 def test_static_quantization_and_codes(rng, isa: str) -> None:
     """From real numbers to codes in one kernel."""

@@ -199,6 +199,7 @@ def test_a_float_bias_equals_an_integer_one(rng) -> None:
     assert same(got, want)
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize("isa", isas())
 def test_min_max(rng, isa: str) -> None:
     for size in SIZES[1:]:

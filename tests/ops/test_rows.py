@@ -49,6 +49,7 @@ def test_quantize_rows(rng, isa: str, bits, params, dtype: str) -> None:
     assert none.shape == (0, want.shape[1])
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize("isa", isas())
 def test_quantize_rows_of_known_range(rng, isa: str) -> None:
     """Codes beyond the range are clamped."""

@@ -73,6 +73,7 @@ def test_sums_of_blocks(rng, isa: str, depth: int) -> None:
         assert_array_equal(given(x, plus=plus), reference.sparse_gemm_i32(blocks, x, plus))
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize("isa", isas())
 def test_codes(rng, isa: str) -> None:
     """All parameters for the tensor and for every output, with and without zero points."""

@@ -36,7 +36,7 @@ def test_number_of_threads(threads: None) -> None:
     assert ops.get_num_threads() == 2
 
 
-@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("isa", isas(native=True))
 def test_any_number_of_threads_gives_the_same_bytes(isa: str, threads: None) -> None:
     """Few rows are shared by columns, many by rows; none and one are not."""
     rng = np.random.default_rng(5)
@@ -53,7 +53,7 @@ def test_any_number_of_threads_gives_the_same_bytes(isa: str, threads: None) -> 
             assert (packed(a, row_scale=scales) == wanted).all()
 
 
-@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("isa", isas(native=True))
 @pytest.mark.parametrize("transposed", [False, True], ids=["rows", "transposed"])
 def test_rows_are_shared_in_any_layout(isa: str, transposed: bool, threads: None) -> None:
     """Blocks of rows begin where they must, also in strided and transposed matrices."""
@@ -71,7 +71,7 @@ def test_rows_are_shared_in_any_layout(isa: str, transposed: bool, threads: None
     assert (out[:, COLUMNS:] == 0).all()
 
 
-@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("isa", isas(native=True))
 def test_few_rows_share_columns(isa: str, threads: None) -> None:
     rng = np.random.default_rng(8)
     product = Product(full_range(rng, (512, 1000), "int8"))
@@ -82,7 +82,7 @@ def test_few_rows_share_columns(isa: str, threads: None) -> None:
         product.check(packed, a)
 
 
-@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("isa", isas(native=True))
 @pytest.mark.parametrize("inside", [1, 2])
 def test_threads_that_call_one_packed_weight(isa: str, inside: int, threads: None) -> None:
     """Eight at once, each with its own numbers of rows, from the very first call on."""
@@ -113,7 +113,7 @@ def test_threads_that_call_one_packed_weight(isa: str, inside: int, threads: Non
     assert wrong == []
 
 
-@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("isa", isas(native=True))
 def test_threads_that_end_leave_nothing(isa: str, threads: None) -> None:
     """Every caller has its own temporary memory, which goes with it: hundreds of callers do not add up."""
     rng = np.random.default_rng(10)
@@ -144,7 +144,7 @@ def test_threads_that_end_leave_nothing(isa: str, threads: None) -> None:
     assert resident() - before < 4_000_000
 
 
-@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("isa", isas(native=True))
 def test_a_child_process_computes(isa: str) -> None:
     """After a fork there are no worker threads; the child works alone."""
     rng = np.random.default_rng(12)

@@ -1,8 +1,9 @@
 """Products on AMX tiles: the level's instructions, and its machine code run on any CPU.
 
 Where there is no AMX, each tile instruction traps as illegal, and `amx_emulator.c` carries it out: so kernels run as
-they are compiled, with their own addresses, strides and tile configurations, and equal the oracle bit for bit. (Their
-other instructions are those of this host's level.) That hardware agrees with the emulator is not shown by it.
+they are compiled, with their own addresses, strides and tile configurations, and equal the oracle bit for bit. Their
+other instructions are those of this host's level; `test_level_as_it_is` has the level's own, by way of `emulated.py`.
+That hardware agrees with the emulator of tiles is not shown by either.
 """
 
 # Annotations of TVMScript are calls:
@@ -266,9 +267,10 @@ def test_two_threads(rng, emulator: Emulator, target, rows: int) -> None:
         ops.set_num_threads(threads)
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize("level_name", isa.isas("amx_int8"))
 @pytest.mark.parametrize("a_dtype", ["uint8", "int8"])
-def test_on_hardware(rng, level_name: str, a_dtype: str) -> None:
+def test_level_as_it_is(rng, level_name: str, a_dtype: str) -> None:
     a, b = operands(rng, 97, DEPTH, COLUMNS, a_dtype)
     product = Product(b, a_dtype)
     packed = product.pack(level_name)

@@ -11,7 +11,7 @@ from lowgemm.schedules import ConvConfig, DepthwiseConfig
 from lowgemm.targets import LEVELS
 
 from conv_check import Conv, check
-from isa import isas
+from isa import isas, mark
 
 # 3 panels of 16 lanes or 5 to 6 of 8, rows and columns that no tile divides, and a padded edge.
 PADDED = Conv((1, 12, 7, 11), 48, (3, 3), pads=(1, 1, 1, 1))
@@ -47,7 +47,7 @@ def fixed(monkeypatch: pytest.MonkeyPatch, config: ConvConfig | DepthwiseConfig)
 
 
 CASES = [
-    pytest.param(level, tile, marks=pytest.mark.isa(level), id=f"{level}-{tile}")
+    pytest.param(level, tile, marks=mark(level), id=f"{level}-{tile}")
     for level in LEVELS
     for tile in tiles(level)
 ]
