@@ -19,7 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "targets": {"errors"},
     "packing": {"errors", "quant", "targets"},
     "packing_panels": {"errors", "quant", "targets"},
-    "tiling": {"errors", "targets", "packing"},
+    "tiling": {"errors", "quant", "targets", "packing"},
     "intrin": {"errors", "quant", "targets", "packing", "topi"},
     "topi": {"errors", "graph", "quant", "packing", "packing_panels"},
     "schedules": {
