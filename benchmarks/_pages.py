@@ -1,4 +1,4 @@
-"""Rendered pages of text, upright or rotated: labelled data for the page-orientation model."""
+"""Rendered text, upright or rotated: pages for the orientation model, pages and lines for those that read."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +51,51 @@ def render_pages(count: int, style: PageStyle) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(pages).astype(np.float32), np.array(labels)
 
 
+def render_sheets(count: int, side: int, style: PageStyle) -> np.ndarray:
+    """Upright pages that fill a square: `uint8[count, side, side, 3]`."""
+    from PIL import Image
+
+    generator = np.random.default_rng(style.seed)
+    pages = [Image.fromarray(_upright(generator, style)) for _ in range(count)]
+    return np.stack([np.asarray(page.resize((side, side))) for page in pages])
+
+
+def render_lines(
+    count: int, size: tuple[int, int], style: PageStyle
+) -> tuple[np.ndarray, np.ndarray]:
+    """Single lines of text, every second one upside down.
+
+    Args:
+        size: height and width of the result, which the lines fill in height, and to a half at least in width.
+
+    Returns:
+        `uint8[count, height, width, 3]`, and `int64[count]`: 1 where the line is upside down.
+    """
+    generator = np.random.default_rng(style.seed)
+    lines = [_line(generator, size, style) for _ in range(count)]
+    labels = np.arange(count) % 2
+    turned = [
+        line[::-1, ::-1] if label else line for line, label in zip(lines, labels, strict=True)
+    ]
+    return np.stack(turned), labels
+
+
+def _line(generator: np.random.Generator, size: tuple[int, int], style: PageStyle) -> np.ndarray:
+    from PIL import Image, ImageDraw, ImageFont
+
+    height, width = size
+    paper, ink = (tuple(int(v) for v in generator.integers(*r, 3)) for r in ((190, 256), (0, 110)))
+    font = ImageFont.truetype(str(fonts() / generator.choice(style.fonts)), int(0.6 * height))
+    image = Image.new("RGB", (width, height), paper)
+    draw = ImageDraw.Draw(image)
+    text, most = _words(generator, 12), generator.uniform(0.5, 0.95) * width
+    while draw.textlength(text, font=font) > most:
+        text = text[:-1]
+    draw.text((0.02 * width, 0.5 * height), text, font=font, fill=ink, anchor="lm")
+    noise = generator.normal(0, generator.uniform(0, 8), (height, width, 3))
+    return np.clip(np.rint(np.asarray(image) + noise), 0, 255).astype(np.uint8)
+
+
 def _upright(generator: np.random.Generator, style: PageStyle) -> np.ndarray:
     """One page, `uint8[height, width, 3]`: a heading, paragraphs, sometimes a figure."""
     from PIL import Image, ImageDraw, ImageFont
@@ -62,7 +107,7 @@ def _upright(generator: np.random.Generator, style: PageStyle) -> np.ndarray:
     )
     draw = ImageDraw.Draw(image)
     size = int(generator.choice(style.sizes))
-    face = str(_fonts() / generator.choice(style.fonts))
+    face = str(fonts() / generator.choice(style.fonts))
     font, heading = ImageFont.truetype(face, size), ImageFont.truetype(face, int(size * 1.5))
     ink = tuple(int(v) for v in generator.integers(0, 90, 3))
     margin = int(generator.integers(15, 60))
@@ -105,7 +150,8 @@ def _frequencies() -> np.ndarray:
     return weights / weights.sum()
 
 
-def _fonts() -> Path:
+def fonts() -> Path:
+    """Where matplotlib keeps its fonts."""
     import matplotlib
 
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf"

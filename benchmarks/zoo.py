@@ -16,12 +16,13 @@ import click
 import numpy as np
 import onnx
 
-from benchmarks import _floats, _pages, _photos
+from benchmarks import _captchas, _floats, _pages, _photos
 
 DEFAULT_DIRECTORY = Path.home() / ".cache" / "lowgemm" / "zoo"
 _CALIBRATION_COUNT = 32
 _TEST_PAGES = 240
 _TEST_IMAGES = 32
+_LARGE_COUNT = 12  # of images that have a million values
 
 Arrays = dict[str, np.ndarray]
 
@@ -88,6 +89,25 @@ def _photo_arrays(count: int, seed: int) -> Arrays:
     return {"x": np.ascontiguousarray(((crops - 127) / 128).transpose(0, 3, 1, 2))}
 
 
+def _lines(count: int, size: tuple[int, int], style: _pages.PageStyle) -> Arrays:
+    lines, labels = _pages.render_lines(count, size, style)
+    return {"x": _normalised(lines), "labels": labels}
+
+
+def _upright_lines(count: int, size: tuple[int, int], style: _pages.PageStyle) -> Arrays:
+    return {"x": _lines(2 * count, size, style)["x"][::2]}
+
+
+def _normalised(images: np.ndarray) -> np.ndarray:
+    """Images `(n, h, w, 3)` as PP-OCR's models take them: blue first, from -1 to 1, channels first."""
+    return np.ascontiguousarray(images[..., ::-1].transpose(0, 3, 1, 2), np.float32) / 127.5 - 1
+
+
+def _captcha_arrays(count: int, style: _pages.PageStyle) -> Arrays:
+    images = _captchas.render_captchas(count, 416, style)[..., ::-1]
+    return {"images": np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)}
+
+
 def _noise(count: int, seed: int) -> Arrays:
     generator = np.random.default_rng(seed)
     return {"gpu_0/data_0": generator.standard_normal((count, 3, 224, 224)).astype(np.float32)}
@@ -108,6 +128,30 @@ MODELS = {
             _floats.resnet50,
             lambda: _noise(_CALIBRATION_COUNT, 1),
             lambda: _noise(_TEST_IMAGES, 2),
+        ),
+        ZooModel(
+            "rapidocr_rec",
+            _floats.rapidocr_rec,
+            lambda: _upright_lines(_CALIBRATION_COUNT, (48, 320), _pages.CALIBRATION),
+            lambda: _upright_lines(_TEST_IMAGES, (48, 320), _pages.TEST),
+        ),
+        ZooModel(
+            "rapidocr_det",
+            _floats.rapidocr_det,
+            lambda: {"x": _normalised(_pages.render_sheets(_LARGE_COUNT, 640, _pages.CALIBRATION))},
+            lambda: {"x": _normalised(_pages.render_sheets(_LARGE_COUNT, 640, _pages.TEST))},
+        ),
+        ZooModel(
+            "rapidocr_cls",
+            _floats.rapidocr_cls,
+            lambda: {"x": _lines(_CALIBRATION_COUNT, (48, 192), _pages.CALIBRATION)["x"]},
+            lambda: _lines(_TEST_PAGES, (48, 192), _pages.TEST),
+        ),
+        ZooModel(
+            "ddddocr_det",
+            _floats.ddddocr_det,
+            lambda: _captcha_arrays(_LARGE_COUNT, _pages.CALIBRATION),
+            lambda: _captcha_arrays(_LARGE_COUNT, _pages.TEST),
         ),
     )
 }
