@@ -3,21 +3,27 @@
 import numpy as np
 
 from lowgemm.frontend._match import Matcher
-from lowgemm.graph import Graph, Node
+from lowgemm.graph import Graph, Node, TensorType
 
 
 def normalise_products(graph: Graph) -> None:
     """Gemm {} is `lhs[M, K] @ weight[K, N] + bias[N]`, its weight constant (or a dequantized one).
 
-    A Gemm of two computed matrices becomes a MatMul, a MatMul with a constant matrix a Gemm, and a
-    bias that is added behind moves in.
+    A Gemm of two computed matrices becomes a MatMul, a MatMul with a constant matrix a Gemm, of all
+    rows at once where there are several matrices of them, and a bias that is added behind moves in.
     """
     match = Matcher(graph)
     for node in list(graph.nodes):
         if node.op == "Gemm" and not _is_weight(match, node.inputs[1]):
             _split(graph, node)
         elif node.op == "MatMul" and _is_dense(match, node):
-            node.op = "Gemm"
+            if graph.types[node.inputs[0]].rank == 2:
+                node.op = "Gemm"
+            elif (
+                node.inputs[1] in graph.constants
+            ):  # quantized ones stay next to their quantization
+                _flatten_rows(match, node)
+                match = Matcher(graph)
     match = Matcher(graph)
     for node in list(graph.nodes):
         if node.op == "Add" and _absorb_bias(match, node):
@@ -29,10 +35,39 @@ def _is_weight(match: Matcher, tensor: str) -> bool:
 
 
 def _is_dense(match: Matcher, node: Node) -> bool:
+    """Whether a MatMul multiplies one or several matrices by one weight."""
     types = match.graph.types
-    ranks = [types[tensor].rank for tensor in node.inputs]
+    left, right = (types[tensor].rank for tensor in node.inputs)
     floats = types[node.output].dtype.startswith("float")
-    return ranks == [2, 2] and floats and _is_weight(match, node.inputs[1])
+    return left >= 2 and right == 2 and floats and _is_weight(match, node.inputs[1])
+
+
+def _flatten_rows(match: Matcher, node: Node) -> None:
+    """Reshape, Gemm and Reshape of a MatMul, with the bias if one is added behind."""
+    graph = match.graph
+    lhs, weight = node.inputs
+    types = graph.types
+    depth, columns = types[weight].shape
+    rows = types[lhs].size // depth
+    dtype = types[lhs].dtype
+    inputs, last = [weight], node
+    add = match.only_use(node.output)
+    if add is not None and add.op == "Add" and types[add.output] == types[node.output]:
+        bias = next((t for t in add.inputs if t != node.output), "")
+        if bias and _is_weight(match, bias) and types[bias].shape == (columns,):
+            inputs, last = [weight, bias], add
+    flat = graph.add_tensor(TensorType((rows, depth), dtype), f"{node.output}:rows")
+    product = graph.add_tensor(TensorType((rows, columns), dtype), f"{node.output}:product")
+    shape = list(types[last.output].shape)
+    # In the place of the last one, where all that is read is sure to be computed.
+    place = _position(graph, last)
+    graph.nodes[place : place + 1] = [
+        Node("Reshape", [lhs], [flat], {"shape": [rows, depth]}, f"{node.name}/rows"),
+        Node("Gemm", [flat, *inputs], [product], {}, node.name),
+        Node("Reshape", [product], [last.output], {"shape": shape}, f"{node.name}/shape"),
+    ]
+    if last is not node:
+        del graph.nodes[_position(graph, node)]
 
 
 def _split(graph: Graph, node: Node) -> None:

@@ -19,4 +19,5 @@ HANDLERS: dict[str, Callable[[Context, Node], None]] = {
     "Quantize": _elementwise.quantize,
     "Dequantize": _elementwise.dequantize,
     "Resample": _windows.resample,
+    "RowSoftmax": _windows.softmax,
 }

@@ -1,5 +1,7 @@
 """Between the order in which tensors are stored and the model's own, at every border where they differ."""
 
+import numpy as np
+
 from lowgemm import schedules, topi
 from lowgemm.lower._context import Context, arranged, model_order, storage_order
 from lowgemm.lower._program import Operand
@@ -21,16 +23,55 @@ def reorder(
     layer: str,
 ) -> None:
     """Emit a copy from `source` to `target`, which hold a tensor of the model's `shape` in two orders."""
-    zeros, ones, plain = (0,) * len(shape), (1,) * len(shape), tuple(range(len(shape)))
-    key = (shape, source_order, zeros, ones, plain, shape, shape, target_order, source.dtype)
+    index = stored_index(shape, source_order).transpose(target_order)
+    emit_copy(context, source, target, index, layer)
+
+
+def stored_index(shape: tuple[int, ...], order: tuple[int, ...]) -> np.ndarray:
+    """For each element of a tensor of the model's `shape`, its position where it is stored in `order`."""
+    flat = np.arange(int(np.prod(shape)), dtype=np.int64)
+    return flat.reshape(arranged(shape, order)).transpose(np.argsort(order))
+
+
+def emit_copy(
+    context: Context, source: Operand, target: Operand, index: np.ndarray, layer: str
+) -> None:
+    """Emit the copy of the elements at `index` of `source`, in this order, to `target`.
+
+    `loops` knows a nest for `index`.
+    """
+    nest = loops(index)
+    assert nest is not None, f"a copy in {layer} is no nest of loops"
+    size = int(np.prod(source.shape))
+    key = (*nest, int(index.flat[0]), size, source.dtype)
     symbol = context.program.kernel(
-        "move", key, lambda: schedules.schedule_elementwise(topi.move(*key), 1)
+        "move", key, lambda: schedules.schedule_move(topi.move(*key), nest[1][-1] == 1)
     )
     args = [
-        Operand(source.name, arranged(shape, source_order), source.dtype),
-        Operand(target.name, arranged(shape, target_order), target.dtype),
+        Operand(source.name, (size,), source.dtype),
+        Operand(target.name, nest[0], target.dtype),
     ]
     context.program.call(symbol, args, layer, f"move_{context.target.level}")
+
+
+def loops(index: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """The nest of loops, as few as there can be, that counts through `index`: (extents, strides), or None."""
+    rest = index.reshape(-1) - index.flat[0]
+    extents: list[int] = []
+    strides: list[int] = []
+    while rest.size > 1:
+        steps = np.arange(rest.size) * rest[1]
+        jumps = np.flatnonzero(rest != steps)
+        extent = int(jumps[0]) if jumps.size else rest.size
+        if rest.size % extent:
+            return None
+        runs = rest.reshape(-1, extent)
+        if np.any(runs - runs[:, :1] != steps[:extent]):
+            return None
+        extents.insert(0, extent)
+        strides.insert(0, int(rest[1]))
+        rest = runs[:, 0]
+    return (tuple(extents), tuple(strides)) if extents else ((1,), (1,))
 
 
 def in_model_order(context: Context, tensor: str, layer: str) -> Operand:

@@ -2,62 +2,45 @@
 
 import numpy as np
 
-from lowgemm import schedules, topi
+from lowgemm import reference, schedules, topi
 from lowgemm.graph import Node, TensorType
-from lowgemm.lower._context import Context, arranged, storage_order
+from lowgemm.lower._context import Context, storage_order
 from lowgemm.lower._elementwise import lut
+from lowgemm.lower._layout import emit_copy, loops, stored_index
 from lowgemm.lower._program import Operand
 from lowgemm.passes import Quantization
 
 
 def move(context: Context, node: Node) -> None:
-    program, graph, attrs = context.program, context.graph, node.attrs
+    program, graph = context.program, context.graph
     x, out = node.inputs[0], node.outputs[0]
-    shape, out_shape = graph.types[x].shape, graph.types[out].shape
-    perm = tuple(range(len(shape)))
-    begin, step, mid = (0,) * len(shape), (1,) * len(shape), shape
-    if attrs["op"] == "Transpose":
-        perm = tuple(int(p) for p in attrs.get("perm") or reversed(range(len(shape))))
-    elif attrs["op"] == "Slice":
-        begin_, step_ = list(begin), list(step)
-        rank = len(shape)
-        axes = attrs.get("axes") or range(len(attrs["starts"]))
-        for i, axis in enumerate(int(a) % rank for a in axes):
-            step_[axis] = int((attrs.get("steps") or [1] * rank)[i])
-            start = int(attrs["starts"][i])
-            start += shape[axis] if start < 0 else 0
-            begin_[axis] = min(max(start, 0), shape[axis] - (1 if step_[axis] < 0 else 0))
-        begin, step, mid = tuple(begin_), tuple(step_), out_shape
-    context.declare(out)
-    in_order, out_order = (storage_order(graph.types[tensor]) for tensor in (x, out))
-    # One long index array tells whether the move is the identity on memory.
-    index = np.arange(int(np.prod(shape)), dtype=np.int64).reshape(arranged(shape, in_order))
-    logical = index.transpose(np.argsort(in_order))
-    for axis in range(len(shape)):
-        taken = begin[axis] + np.arange(mid[axis]) * step[axis]
-        logical = np.take(logical, taken, axis=axis)
-    result = logical.transpose(perm).reshape(out_shape).transpose(out_order).reshape(-1)
+    types = graph.types[x], graph.types[out]
+    stored = [storage_order(type_) for type_ in types]
+    index = _moved(node, stored_index(types[0].shape, stored[0]), types[1].shape)
+    arrived = index.transpose(stored[1])
+    target = context.declare(out)
     free = x not in program.inputs and out not in program.outputs
-    if free and np.array_equal(result, np.arange(index.size)):
-        program.aliases[out] = x
+    if free and np.array_equal(arrived.reshape(-1), np.arange(types[0].size)):
+        program.aliases[out] = program.resolve(x)
         return
-    key = (
-        tuple(shape),
-        in_order,
-        begin,
-        step,
-        tuple(perm),
-        mid,
-        tuple(out_shape),
-        out_order,
-        graph.types[x].dtype,
-    )
-    symbol = program.kernel("move", key, lambda: schedules.schedule_elementwise(topi.move(*key), 1))
-    args = [
-        program.operand(x, arranged(shape, in_order)),
-        program.operand(out, arranged(out_shape, out_order)),
-    ]
-    program.call(symbol, args, node.name, f"move_{context.target.level}")
+    source = program.operand(x)
+    if (
+        loops(arrived) is None
+    ):  # a nest of loops goes through the model's order, and another from there on
+        plain = f"{out}/plain"
+        program.declare(plain, types[1].shape, types[1].dtype)
+        emit_copy(context, source, program.operand(plain), index, node.name)
+        source, arrived = program.operand(plain), stored_index(types[1].shape, range(types[1].rank))
+        arrived = arrived.transpose(stored[1])
+    emit_copy(context, source, target, arrived, node.name)
+
+
+def _moved(node: Node, index: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """What the node makes of an array of positions: an array of the result's `shape`."""
+    if node.attrs["op"] in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"):
+        return index.reshape(shape)
+    moving = Node(node.attrs["op"], node.inputs, node.outputs, node.attrs)
+    return reference.evaluate(moving, [index])[0]
 
 
 def concat(context: Context, node: Node) -> None:

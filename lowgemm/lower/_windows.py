@@ -1,4 +1,4 @@
-"""Kernel calls of pooling and resizing."""
+"""Kernel calls of pooling, of resizing, and of what else looks at rows of a tensor."""
 
 import numpy as np
 
@@ -86,3 +86,16 @@ def resample(context: Context, node: Node) -> None:
         program.operand(node.output, (outer, size, inner)),
     ]
     program.call(symbol, args, node.name, f"resample_{context.target.level}")
+
+
+def softmax(context: Context, node: Node) -> None:
+    """Softmax along the last axis of a float tensor."""
+    program = context.program
+    shape = context.graph.types[node.inputs[0]].shape
+    rows, columns = int(np.prod(shape[:-1])), shape[-1]
+    symbol = program.kernel(
+        "softmax", (rows, columns), lambda: schedules.schedule_softmax(rows, columns)
+    )
+    context.declare(node.output)
+    args = [program.operand(t, (rows, columns)) for t in (node.inputs[0], node.output)]
+    program.call(symbol, args, node.name, f"softmax_{context.target.level}")

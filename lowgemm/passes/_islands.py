@@ -10,6 +10,7 @@ The result is a graph in which quantized tensors flow between these operators (a
     QAveragePool, QMaxPool, QConcat, QResize, QMove (reshape, transpose, ...)
     Quantize, Dequantize     at the borders to float operators
     Resample                 resize of one axis of a float tensor
+    RowSoftmax               softmax along the last axis of a float tensor
 
 What does not match stays a float operator between Dequantize and Quantize: slower, never wrong.
 """
@@ -20,16 +21,19 @@ from lowgemm.passes._convolutions import convolution
 from lowgemm.passes._operators import on_codes, operator
 from lowgemm.passes._prepare import fold_scalars, quantize_before_moving, requantize_choices
 from lowgemm.passes._quantization import Quantization
+from lowgemm.passes._reshapes import absorb_reshapes
 from lowgemm.passes._residuals import fuse_residuals
 from lowgemm.passes._resizes import spell_out_resizes
 from lowgemm.passes._spelled_out import spell_out_operators
 from lowgemm.passes._tables import Function, function_of_codes, merge_tables, tabulate
+from lowgemm.passes._transposed import spell_out_transposed
 from lowgemm.passes._view import View
 
 
 def fuse_quantized(graph: Graph) -> Graph:
     """`graph` (as the frontend made it; consumed) with its quantized islands as integer operators."""
     fold_scalars(graph)
+    spell_out_transposed(graph)
     requantize_choices(graph)
     quantize_before_moving(graph)
     fuser = _Fuser(graph)
@@ -60,6 +64,7 @@ class _Fuser:
             self.graph.replace_uses(old, self._resolve(new))
         self.graph.prune()
         merge_tables(self.graph)
+        absorb_reshapes(self.graph)
         fuse_residuals(self.graph)
         self.graph.prune()
 

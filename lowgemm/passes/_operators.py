@@ -6,7 +6,12 @@ from lowgemm.graph import Node
 from lowgemm.passes._quantization import Quantization
 from lowgemm.passes._view import View
 
-MOVES = frozenset(("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Identity"))
+MOVES = frozenset(
+    (
+        *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Identity"),
+        *("DepthToSpace", "SpaceToDepth"),
+    )
+)
 
 
 def operator(

@@ -84,10 +84,28 @@ def _every_window_has_one(view: View, node: Node) -> bool:
 def quantize_before_moving(graph: Graph) -> None:
     """op -> Reshape -> QuantizeLinear becomes op -> QuantizeLinear -> QMove: then the operator can be an integer one.
 
-    Data movement does not look at values, so quantizing commutes with it (if the parameters are per tensor).
+    Data movement does not look at values, so quantizing commutes with it (if the parameters are per tensor), and so
+    does a Relu or Clip on the way to the quantization.
     """
+    _clamp_before_moving(graph)
     while _quantize_before_one_move(graph):
         pass
+
+
+def _clamp_before_moving(graph: Graph) -> None:
+    """op -> Reshape -> Relu becomes op -> Relu -> Reshape."""
+    for node in list(graph.nodes):
+        while node.op in ("Relu", "Clip"):
+            move = graph.producers().get(node.inputs[0])
+            if move is None or move.op not in MOVES or not View(graph).only_use(move.output):
+                break
+            # The two change places in the list as well: each takes over what the other was.
+            clamped = graph.add_tensor(graph.types[move.inputs[0]], f"{node.output}/unmoved")
+            kept = (move.op, move.attrs, move.name)
+            move.op, move.attrs, move.name = node.op, node.attrs, node.name
+            node.op, node.attrs, node.name = kept
+            move.outputs, node.inputs = [clamped], [clamped]
+            node = move
 
 
 def _quantize_before_one_move(graph: Graph) -> bool:

@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from lowgemm import reference
 from lowgemm.graph import Graph, Node
 
 
 def spell_out_operators(graph: Graph) -> None:
-    """Rewrite Sinh, Cosh and Celu, and keep the indices of Gather within the tensor that is read."""
+    """Rewrite Sinh, Cosh and Celu, compute weights, and keep the indices of Gather within what is read."""
     nodes: list[Node] = []
     for node in graph.nodes:
         spell = _SPELLINGS.get(node.op)
@@ -38,6 +39,23 @@ class _Steps:
     def end(self, op: str, *inputs: str, **attrs: float) -> list[Node]:
         last = Node(op, list(inputs), self.node.outputs, attrs, self.node.name)
         return [*self.nodes, last]
+
+
+def _dequantized(graph: Graph, node: Node) -> list[Node]:
+    """A weight that no integer operator took is a float constant."""
+    if node.output in graph.outputs or any(t and t not in graph.constants for t in node.inputs):
+        return [node]
+    values = [graph.constants[t] if t else None for t in node.inputs]
+    (graph.constants[node.output],) = reference.evaluate(node, values)
+    return []
+
+
+def _row_softmax(graph: Graph, node: Node) -> list[Node]:
+    """Softmax of float32 along the last axis has a kernel of its own."""
+    type_ = graph.types[node.output]
+    if type_.dtype == "float32" and node.attrs["axis"] % type_.rank == type_.rank - 1:
+        node = Node("RowSoftmax", node.inputs, node.outputs, {}, node.name)
+    return [node]
 
 
 def _hyperbolic(graph: Graph, node: Node) -> list[Node]:
@@ -78,6 +96,8 @@ def _gather(graph: Graph, node: Node) -> list[Node]:
 _SPELLINGS: dict[str, Callable[[Graph, Node], list[Node]]] = {
     "Celu": _celu,
     "Cosh": _hyperbolic,
+    "DequantizeLinear": _dequantized,
     "Gather": _gather,
     "Sinh": _hyperbolic,
+    "Softmax": _row_softmax,
 }

@@ -14,6 +14,7 @@ from lowgemm.schedules._depthwise import schedule_qdepthwise2d as schedule_qdept
 from lowgemm.schedules._depthwise import shares_rows as shares_rows
 from lowgemm.schedules._elementwise import schedule_copy as schedule_copy
 from lowgemm.schedules._elementwise import schedule_elementwise as schedule_elementwise
+from lowgemm.schedules._elementwise import schedule_move as schedule_move
 from lowgemm.schedules._elementwise import schedule_pool as schedule_pool
 from lowgemm.schedules._elementwise import schedule_quantize as schedule_quantize
 from lowgemm.schedules._embedding import schedule_bags as schedule_bags
@@ -26,6 +27,7 @@ from lowgemm.schedules._pointwise import schedule_pointwise as schedule_pointwis
 from lowgemm.schedules._rowwise import schedule_dequantize_rows as schedule_dequantize_rows
 from lowgemm.schedules._rowwise import schedule_min_max as schedule_min_max
 from lowgemm.schedules._rowwise import schedule_quantize_rows as schedule_quantize_rows
+from lowgemm.schedules._softmax import schedule_softmax as schedule_softmax
 from lowgemm.schedules._sparse import schedule_sparse_blocks as schedule_sparse_blocks
 from lowgemm.schedules._sparse import schedule_sparse_rows as schedule_sparse_rows
 from lowgemm.schedules._steps import parallel_loss as parallel_loss

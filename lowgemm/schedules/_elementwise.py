@@ -1,13 +1,19 @@
 """The schedule of operators without reuse: fuse all loops, vectorize the innermost, spread the rest over threads."""
 
+import math
+
 import tvm
 from tvm import s_tir
 
 from lowgemm.schedules import _steps
 
+# Elements that are worth a thread, and iterations that are enough for all threads.
+_GRAIN = 16384
+_TASKS = 8
+
 
 def schedule_elementwise(
-    func: tvm.tirx.PrimFunc, width: int, uniform: int | None = None, grain: int = 16384
+    func: tvm.tirx.PrimFunc, width: int, uniform: int | None = None, grain: int = _GRAIN
 ) -> tvm.tirx.PrimFunc:
     """Schedule the block `dst`: vectors of at most `width` elements inside, blocks of about `grain` in parallel.
 
@@ -38,12 +44,28 @@ def schedule_elementwise(
     return sch.mod["main"]
 
 
+def schedule_move(func: tvm.tirx.PrimFunc, in_runs: bool) -> tvm.tirx.PrimFunc:
+    """Schedule `topi.move`: outer loops in parallel, runs of the innermost, where there are any, in vectors."""
+    sch = s_tir.Schedule(func)
+    loops = sch.get_loops(sch.get_sblock("dst"))
+    extents = [_steps.extent(sch, loop) for loop in loops]
+    if math.prod(extents) > _GRAIN and len(loops) > 1:
+        outer = loops[:-1] if len(loops) > 2 and extents[0] < _TASKS else loops[:1]
+        sch.parallel(sch.fuse(*outer[:2]) if len(outer) > 1 else outer[0])
+    run = extents[-1]
+    width = _steps.largest_divisor(run, 32)
+    # A long run that no vector divides is left to LLVM, which makes a call of memcpy out of it.
+    if in_runs and (run < 32 or width >= 16):
+        _steps.vectorize_innermost(sch, loops[-1], 32)
+    return sch.mod["main"]
+
+
 def schedule_copy(func: tvm.tirx.PrimFunc, run: int) -> tvm.tirx.PrimFunc:
     """Schedule a copy of rows of `run` elements: rows in parallel, elements in vectors."""
     sch = s_tir.Schedule(func)
     row, element = sch.get_loops(sch.get_sblock("dst"))
     rows = _steps.extent(sch, row)
-    if rows * run > 16384:
+    if rows * run > _GRAIN:
         sch.parallel(row)
     _steps.vectorize_innermost(sch, element, 32)
     return sch.mod["main"]

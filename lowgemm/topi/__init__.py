@@ -9,6 +9,7 @@ from lowgemm.topi._acc16 import Acc16Form as Acc16Form
 from lowgemm.topi._acc16 import qgemm_acc16 as qgemm_acc16
 from lowgemm.topi._acc16 import saturated_pair as saturated_pair
 from lowgemm.topi._acc16 import saturated_sum as saturated_sum
+from lowgemm.topi._arith import exponential as exponential
 from lowgemm.topi._arith import f32 as f32
 from lowgemm.topi._arith import fma as fma
 from lowgemm.topi._arith import word_of as word_of

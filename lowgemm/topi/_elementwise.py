@@ -175,36 +175,18 @@ def qresize(shape: tuple[int, ...], out_hw: tuple[int, int], dtype: str) -> tvm.
 
 
 def move(
-    in_shape: tuple[int, ...],
-    in_order: tuple[int, ...],
-    begin: tuple[int, ...],
-    step: tuple[int, ...],
-    perm: tuple[int, ...],
-    mid_shape: tuple[int, ...],
-    out_shape: tuple[int, ...],
-    out_order: tuple[int, ...],
-    dtype: str,
+    extents: tuple[int, ...], strides: tuple[int, ...], first: int, size: int, dtype: str
 ) -> tvm.tirx.PrimFunc:
-    """Slice, transpose and reshape in one copy, between storage orders.
+    """dst[i, j, ...] = source[first + i * strides[0] + j * strides[1] + ...]: any copy that is a nest of loops.
 
-    The logical input has `in_shape`, stored with axes in the order `in_order`. It is sliced to
-    `mid_shape` from `begin` by `step`, transposed by `perm`, and its elements in row-major order fill `out_shape`,
-    stored in the order `out_order`.
+    Arguments: source `(size,)`; dst `extents`. Strides count elements and may be negative.
     """
-    source = te.placeholder(tuple(in_shape[a] for a in in_order), dtype, name="source")
-    moved = tuple(mid_shape[a] for a in perm)
+    source = te.placeholder((size,), dtype, name="source")
 
-    def element(*stored):
-        logical = [stored[out_order.index(a)] for a in range(len(out_shape))]
-        flat = tirx.const(0, "int32")
-        for index, size in zip(logical, out_shape, strict=True):
-            flat = flat * size + index
-        index_of: dict[int, tirx.PrimExpr] = {}
-        for a in reversed(range(len(moved))):
-            index_of[perm[a]] = flat % moved[a]
-            flat = flat // moved[a]
-        at = [begin[a] + index_of[a] * step[a] for a in range(len(in_shape))]
-        return source(*[at[a] for a in in_order])
+    def element(*index):
+        at = tirx.const(first, "int32")
+        for i, stride in zip(index, strides, strict=True):
+            at = at + i * stride
+        return source[at]
 
-    dst = te.compute(tuple(out_shape[a] for a in out_order), element, name="dst")
-    return te.create_prim_func([source, dst])
+    return te.create_prim_func([source, te.compute(extents, element, name="dst")])

@@ -273,7 +273,15 @@ def test_matmul_with_a_weight_and_bias_is_one_gemm():
     graph = simplified(nodes, normal(3, 6), constants)
     assert ops(graph) == ["Gemm"]
     assert graph.types[graph.nodes[0].inputs[2]].shape == (5,)
-    assert ops(simplified(nodes, normal(2, 3, 6), constants)) == ["MatMul", "Add"]
+
+
+@pytest.mark.parametrize("bias", [(5,), (1, 5)], ids=str)
+def test_matmul_of_several_matrices_is_one_gemm_of_all_rows(bias: tuple[int, ...]):
+    constants = {"w": normal(6, 5), "b": normal(*bias)}
+    nodes = [node("MatMul", "x w", "t"), node("Add", "b t", "y")]
+    graph = simplified(nodes, normal(2, 3, 6), constants)
+    assert [op for op in ops(graph) if op != "Add"] == ["Reshape", "Gemm", "Reshape"]
+    assert ("Add" in ops(graph)) == (len(bias) > 1), "a vector is a bias"
 
 
 def test_a_product_of_two_computed_matrices_is_no_gemm():

@@ -26,6 +26,8 @@ ROWS = kernels.full_range(RNG, (5, 24), "uint8")
 W3 = kernels.full_range(RNG, (8, 8, 3, 3), "int8")
 W1 = kernels.full_range(RNG, (8, 8, 1, 1), "int8")
 WD = kernels.full_range(RNG, (8, 1, 3, 3), "int8")
+WT = kernels.full_range(RNG, (8, 6, 2, 2), "int8")
+WT5 = kernels.full_range(RNG, (8, 6, 5, 4), "int8")
 WG = kernels.full_range(RNG, (24, 16), "int8")
 BIAS = RNG.integers(-20000, 20000, 8).astype(np.int32)
 Q = (0.25, 100)
@@ -149,7 +151,7 @@ CONVOLUTIONS = {
     ),
     "conv-uint8-weights-beyond-int8": Island(
         [n("Conv", "X W", **PAD)],
-        ["Dequantize", "DequantizeLinear", "Conv", "Quantize"],
+        ["Dequantize", "Conv", "Quantize"],
         X,
         weights={"w": (W3.view(np.uint8), (2.0**-9, 0))},
     ),
@@ -186,6 +188,17 @@ CONVOLUTIONS = {
         {"x": (ROWS, (0.5, 128))},
         weights={"w": (WG, 2.0**-9)},
         constants={"b": (np.arange(5) * 3.0).astype(np.float32).reshape(5, 1)},
+    ),
+    "conv-transpose": Island(
+        [n("ConvTranspose", "X W", strides=[2, 2])], ["QConv", "QMove"], X, weights={"w": (WT, 2.0**-9)},
+    ),
+    "conv-transpose-of-a-larger-window": Island(
+        [n("ConvTranspose", "X W", strides=[2, 2], pads=[1, 0, 2, 1], output_padding=[1, 0])],
+        ["QConv", "QMove", "QMove"], X, weights={"w": (WT5, 2.0**-9)},
+    ),
+    "conv-transpose-relu": Island(
+        [n("ConvTranspose", "X W B", "C", strides=[3, 3]), n("Relu", "C", "Y")],
+        ["QConv", "QMove"], X, weights={"w": (WT, 2.0**-9)}, constants={"B": (BIAS[:6] * 2.0**-10).astype(np.float32)},
     ),
     "matmul-of-three-axes": Island(
         [n("MatMul", "X W")],
@@ -357,6 +370,11 @@ SAME: dict[str, Any] = {"results": {"Y": (0.5, 128)}}
 POOL: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2]}
 
 MOVEMENT = {
+    "depth-to-space": Island([n("DepthToSpace", "X", blocksize=2)], ["QMove"], X, {"Y": X["x"][1]}),
+    "space-to-depth": Island(
+        [n("SpaceToDepth", "X", blocksize=2)], ["QMove"],
+        {"x": (np.ascontiguousarray(MAP[:, :, :, :6]), Q)}, {"Y": Q},
+    ),
     "max-pool": unary(n("MaxPool", "X", **POOL), ops=["QMaxPool"], **SAME),
     "max-pool-scale-change": unary(n("MaxPool", "X", **POOL), ops=["QMaxPool", "QLut"]),
     "max-pool-relu": unary(
