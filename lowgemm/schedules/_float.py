@@ -26,6 +26,9 @@ def schedule_float(func: tvm.tirx.PrimFunc) -> tvm.tirx.PrimFunc:
         count = next((i for i, kind in enumerate(kinds) if kind != spatial), len(kinds))
         if any(kind == spatial for kind in kinds[count:]) or count == 0:
             continue
+        if count < len(kinds) and count > 1 and _runs_along(sch, block, count - 1):
+            _vectorize_sums(sch, block, loops, count)
+            continue
         fused = sch.fuse(*loops[:count]) if count > 1 else loops[0]
         total = _steps.extent(sch, fused)
         if count < len(kinds):
@@ -40,3 +43,42 @@ def schedule_float(func: tvm.tirx.PrimFunc) -> tvm.tirx.PrimFunc:
         if total // width // chunk > 1:
             sch.parallel(outer)
     return sch.mod["main"]
+
+
+def _runs_along(sch: s_tir.Schedule, block, axis: int) -> bool:
+    """Whether the block reads nothing at a stride along its `axis`: neighbours there, or the same element."""
+    stmt = sch.get(block)
+    var = stmt.iter_vars[axis].var
+    moving = 0
+    for read in stmt.reads:
+        *outer, last = [each.min for each in read.region]
+        if any(_uses(index, var) for index in outer):
+            return False
+        if _uses(last, var):
+            if not last.same_as(var):
+                return False
+            moving += 1
+    return moving > 0
+
+
+def _uses(expr, var) -> bool:
+    return any(used.same_as(var) for used in tvm.tirx.analysis.undefined_vars(expr))
+
+
+def _vectorize_sums(sch: s_tir.Schedule, block, loops: list, count: int) -> None:
+    """for .., j, k: sum  ->  for .. in parallel: for jo: for ji in vectors: zero; for k: for ji in vectors: sum
+
+    Each sum keeps its order, and there are as many at a time as a vector has lanes.
+    """
+    *outer, column = loops[:count]
+    width = _steps.largest_divisor(_steps.extent(sch, column), _VECTOR)
+    column_outer, lane = sch.split(column, [None, width])
+    sch.reorder(column_outer, *loops[count:], lane)
+    fused = sch.fuse(*outer) if len(outer) > 1 else outer[0]
+    if _steps.extent(sch, fused) > 1:
+        sch.parallel(fused)
+    if width > 1:
+        sch.vectorize(lane)
+    init = sch.decompose_reduction(block, loops[count])
+    if width > 1:
+        sch.vectorize(sch.get_loops(init)[-1])

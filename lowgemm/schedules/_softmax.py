@@ -16,7 +16,10 @@ _GRAIN = 4096
 
 
 def schedule_softmax(rows: int, columns: int) -> tvm.tirx.PrimFunc:
-    """dst[r, c] = exp(x[r, c] - max x[r]) / sum of them, rows in parallel. Arguments: x, dst float32 `(rows, columns)`."""
+    """dst[r, c] = exp(x[r, c] - max x[r]) / sum of them, rows in parallel.
+
+    Arguments: x, dst float32 `(rows, columns)`.
+    """
     with _vectors.function() as made:
         x = _vectors.buffer_argument("x", (rows, columns), "float32")
         dst = _vectors.buffer_argument("dst", (rows, columns), "float32")

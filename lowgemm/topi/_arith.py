@@ -110,7 +110,8 @@ def exponential(value):
     def number(constant: float):
         return _broadcast(f32(constant), lanes)
 
-    bounded = tirx.min(tirx.max(value, number(_EXP_LEAST)), number(_EXP_MOST))
+    # NaN compares false, which takes the second operand: it stays NaN.
+    bounded = tirx.min(number(_EXP_MOST), tirx.max(number(_EXP_LEAST), value))
     shifted = fma(bounded, number(_LOG2_E), f32(_TO_INTEGER))
     bits = tirx.reinterpret(like("int32", value), shifted)
     # An FMA by 1 for the reason that `_shifted` has.

