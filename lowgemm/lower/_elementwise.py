@@ -59,9 +59,14 @@ def mul(context: Context, node: Node) -> None:
     pixels = int(np.prod(a.shape)) // channels
     per_channel = int(np.prod(b.shape)) == channels and pixels > 1
     key = (pixels, channels, per_channel, a.dtype, b.dtype, out.dtype)
-    symbol = program.kernel(
-        "qmul", key, lambda: schedules.schedule_elementwise(topi.qmul(*key), 16, uniform=channels)
-    )
+
+    def make():
+        func = topi.qmul(*key)
+        if per_channel:
+            return schedules.schedule_scale(func)
+        return schedules.schedule_elementwise(func, 16, uniform=channels)
+
+    symbol = program.kernel("qmul", key, make)
     first, second = attrs["in"]
     ratio = mul_ratio(first, second, attrs["out"])
     points = (attrs["out"].zero_point, attrs["low"], attrs["high"])

@@ -139,9 +139,11 @@ def finish_outputs(context: Context) -> None:
         else:
             source = program.operand(name)
             order = plain if name in program.inputs else storage_order(type_)
-        own = source.name == name and name not in (*program.inputs, *program.outputs[:index])
+        taken = [program.resolve(tensor) for tensor in (*program.inputs, *program.outputs[:index])]
+        own = source.name not in (*program.constants, *taken)
         if own and same_bytes(type_.shape, order, plain):
-            program.declare(name, type_.shape, type_.dtype)
+            program.outputs[index] = source.name
+            program.declare(source.name, type_.shape, type_.dtype)
             continue
         fresh = f"{name}/output{index}"
         program.declare(fresh, type_.shape, type_.dtype)

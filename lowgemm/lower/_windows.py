@@ -56,11 +56,7 @@ def resize(context: Context, node: Node) -> None:
         for a in (2, 3)
     ]
     key = (q.shape, (out.shape[1], out.shape[2]), q.dtype)
-    symbol = program.kernel(
-        "qresize",
-        key,
-        lambda: schedules.schedule_elementwise(topi.qresize(*key), 32, uniform=q.shape[3]),
-    )
+    symbol = program.kernel("qresize", key, lambda: schedules.schedule_resize(topi.qresize(*key)))
     args = [q, *(program.constant(index.astype(np.int32)) for index in maps), out]
     program.call(symbol, args, node.name, f"qresize_{context.target.level}")
 

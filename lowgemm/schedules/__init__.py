@@ -17,6 +17,8 @@ from lowgemm.schedules._elementwise import schedule_elementwise as schedule_elem
 from lowgemm.schedules._elementwise import schedule_move as schedule_move
 from lowgemm.schedules._elementwise import schedule_pool as schedule_pool
 from lowgemm.schedules._elementwise import schedule_quantize as schedule_quantize
+from lowgemm.schedules._elementwise import schedule_resize as schedule_resize
+from lowgemm.schedules._elementwise import schedule_scale as schedule_scale
 from lowgemm.schedules._embedding import schedule_bags as schedule_bags
 from lowgemm.schedules._float import schedule_float as schedule_float
 from lowgemm.schedules._float_gemm import float_gemm as float_gemm

@@ -60,6 +60,37 @@ def schedule_move(func: tvm.tirx.PrimFunc, in_runs: bool) -> tvm.tirx.PrimFunc:
     return sch.mod["main"]
 
 
+def schedule_resize(func: tvm.tirx.PrimFunc) -> tvm.tirx.PrimFunc:
+    """Schedule `topi.qresize`: rows in parallel, channels in vectors, a pixel's index looked up once."""
+    sch = s_tir.Schedule(func)
+    n, y, _, c = sch.get_loops(sch.get_sblock("dst"))
+    sch.parallel(sch.fuse(n, y))
+    _steps.vectorize_innermost(sch, c, 32)
+    return sch.mod["main"]
+
+
+def schedule_scale(func: tvm.tirx.PrimFunc) -> tvm.tirx.PrimFunc:
+    """Schedule `topi.qmul` of one factor a channel.
+
+    for p, c  ->  for p in blocks, in parallel: for c in n/v: for p in a block: for c in vectors of v
+
+    A vector of factors is converted once for the pixels of a block, whose lines meanwhile stay in the first cache.
+    """
+    sch = s_tir.Schedule(func)
+    pixel, channel = sch.get_loops(sch.get_sblock("dst"))
+    pixels, channels = (_steps.extent(sch, loop) for loop in (pixel, channel))
+    width = _steps.largest_divisor(channels, 16)
+    block = _steps.largest_divisor(pixels, max(1, _GRAIN // channels))
+    outer, inner = sch.split(pixel, [None, block])
+    vectors, lane = sch.split(channel, [None, width])
+    sch.reorder(outer, vectors, inner, lane)
+    if width > 1:
+        sch.vectorize(lane)
+    if pixels > block:
+        sch.parallel(outer)
+    return sch.mod["main"]
+
+
 def schedule_copy(func: tvm.tirx.PrimFunc, run: int) -> tvm.tirx.PrimFunc:
     """Schedule a copy of rows of `run` elements: rows in parallel, elements in vectors."""
     sch = s_tir.Schedule(func)
