@@ -4,7 +4,7 @@ import numpy as np
 
 from lowgemm import reference, schedules, topi
 from lowgemm.graph import Node, TensorType
-from lowgemm.lower._context import Context, storage_order
+from lowgemm.lower._context import Context, model_order, storage_order
 from lowgemm.lower._elementwise import lut
 from lowgemm.lower._layout import emit_copy, loops, stored_index
 from lowgemm.lower._program import Operand
@@ -30,7 +30,10 @@ def move(context: Context, node: Node) -> None:
         plain = f"{out}/plain"
         program.declare(plain, types[1].shape, types[1].dtype)
         emit_copy(context, source, program.operand(plain), index, node.name)
-        source, arrived = program.operand(plain), stored_index(types[1].shape, range(types[1].rank))
+        source, arrived = (
+            program.operand(plain),
+            stored_index(types[1].shape, model_order(types[1])),
+        )
         arrived = arrived.transpose(stored[1])
     emit_copy(context, source, target, arrived, node.name)
 

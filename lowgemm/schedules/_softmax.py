@@ -43,8 +43,8 @@ def _row(x, dst, row, columns: int) -> None:
             with build.serial(whole // _LANES) as v:
                 body(v * _LANES, _LANES)
         if columns > whole:
-            with build.serial(columns - whole) as i:
-                body(whole + i, 1)
+            with build.serial(whole, columns) as i:
+                body(i, 1)
 
     def fill(buffer, value: float) -> None:
         store(buffer, tirx.Broadcast(tirx.const(value, "float32"), _LANES), [0], _LANES)
