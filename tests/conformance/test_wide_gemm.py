@@ -36,7 +36,6 @@ def test_float_products(weights: str, isa: str, conformance) -> None:
     conformance(f"float_gemm {weights}", isa, 2 * (FLOAT_SHAPES + len(fixed)))
 
 
-@pytest.mark.emulated
 @pytest.mark.parametrize("isa", isas())
 def test_int64_products(isa: str, conformance) -> None:
     rng = np.random.default_rng(14)
