@@ -15,17 +15,27 @@ _PASS_CONFIG = {
 EXACT_BUFFERS = "lowgemm.exact_buffers"
 
 
-def compile_kernels(module: tvm.IRModule, target: tvm.target.Target) -> tvm.runtime.Executable:
-    """Compile every function of `module` with the passes that schedules count on."""
+def compile_kernels(
+    module: tvm.IRModule, target: tvm.target.Target, trusting: bool = False
+) -> tvm.runtime.Executable:
+    """Compile every function of `module` with the passes that schedules count on.
+
+    `trusting` leaves out what each function checks of its arguments' types and shapes, for callers that have: it is a
+    quarter of the code of small functions.
+    """
     exact = all(EXACT_BUFFERS in (func.attrs or {}) for func in module.functions.values())
     disabled = ["s_tir.CompactBufferAllocation"] if exact else []
-    with tvm.transform.PassContext(opt_level=3, config=_PASS_CONFIG, disabled_pass=disabled):
+    config = {**_PASS_CONFIG, "tirx.disable_assert": trusting}
+    with tvm.transform.PassContext(opt_level=3, config=config, disabled_pass=disabled):
         return tvm.compile(module, target=target)
 
 
-def emit_object(module: tvm.IRModule, target: tvm.target.Target) -> bytes:
-    """Compile every function of `module`; `f` is exported as the C symbol `__tvm_ffi_f`, position independent."""
-    executable = compile_kernels(module, target)
+def emit_object(module: tvm.IRModule, target: tvm.target.Target, trusting: bool = False) -> bytes:
+    """Compile every function of `module`; `f` is exported as the C symbol `__tvm_ffi_f`, position independent.
+
+    `trusting` is that of `compile_kernels`.
+    """
+    executable = compile_kernels(module, target, trusting)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernels.o"
         executable.mod.write_to_file(str(path), "o")

@@ -13,6 +13,7 @@ from typing import Any
 from tvm.s_tir import TensorIntrin
 from tvm.script import tirx as T
 
+from lowgemm.intrin import _script
 from lowgemm.topi import saturated_pair, saturated_sum
 
 
@@ -31,7 +32,7 @@ def saturating_dot(lanes: int) -> str:
         pair = T.reinterpret(a.vload([0], "uint8x2"), dtype="int16")
         return T.reinterpret(T.broadcast(pair, lanes), dtype=f"uint8x{2 * lanes}")
 
-    @T.prim_func(s_tir=True)
+    @_script.prim_func(s_tir=True)
     def desc(
         A: T.Buffer((2,), "uint8", offset_factor=1),
         B: T.Buffer((lanes, 2), "int8", offset_factor=1),
@@ -45,7 +46,7 @@ def saturating_dot(lanes: int) -> str:
                     vi = T.axis.spatial(lanes, i)
                     C[vi] = saturated_sum(C[vi], saturated_pair(A[0], B[vi, 0], A[1], B[vi, 1]))
 
-    @T.prim_func(s_tir=True)
+    @_script.prim_func(s_tir=True)
     def impl(
         A: T.Buffer((2,), "uint8", offset_factor=1),
         B: T.Buffer((lanes, 2), "int8", offset_factor=1),

@@ -14,6 +14,7 @@ from tvm import tirx
 from tvm.s_tir import TensorIntrin
 from tvm.script import tirx as T
 
+from lowgemm.intrin import _script
 from lowgemm.topi import word_of
 
 
@@ -27,7 +28,7 @@ def interleave_rows(rows: int, distance: int, depth: int, chunks: int) -> str:
     def word(x, column):
         return word_of([T.cast(x[i * distance, 0, 0, column], "int32") for i in range(rows)], depth)
 
-    @T.prim_func(s_tir=True)
+    @_script.prim_func(s_tir=True)
     def desc(
         X: T.Buffer(
             (span, 1, 1, size),
@@ -59,7 +60,7 @@ def interleave_rows(rows: int, distance: int, depth: int, chunks: int) -> str:
         halves = [_unpack(a, b, size, 2) for a, b in zip(*pairs, strict=True)]
         return [T.reinterpret(v, dtype=f"int32x{size // 4}") for half in halves for v in half]
 
-    @T.prim_func(s_tir=True)
+    @_script.prim_func(s_tir=True)
     def impl(
         X: T.Buffer(
             (span, 1, 1, size),
@@ -88,7 +89,7 @@ def narrow_block(dtype: str, chunks: int) -> str:
     lanes = chunks * 4
     size = 4 * lanes
 
-    @T.prim_func(s_tir=True)
+    @_script.prim_func(s_tir=True)
     def desc(
         C: T.Buffer((4, chunks, 4), "int32", offset_factor=1),
         Y: T.Buffer((chunks, 4, 4), dtype, offset_factor=1),
@@ -109,7 +110,7 @@ def narrow_block(dtype: str, chunks: int) -> str:
         words = [_pack(to_words, codes[i], codes[i + 1], f"int16x{lanes * 2}") for i in (0, 2)]
         return _pack(to_bytes, words[0], words[1], f"{dtype}x{size}")
 
-    @T.prim_func(s_tir=True)
+    @_script.prim_func(s_tir=True)
     def impl(
         C: T.Buffer((4, chunks, 4), "int32", offset_factor=1),
         Y: T.Buffer((chunks, 4, 4), dtype, offset_factor=1),

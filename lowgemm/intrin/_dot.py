@@ -20,12 +20,14 @@ groups of four go to the accumulator at a time:
 # pyright: reportInvalidTypeForm=false
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from tvm.s_tir import TensorIntrin
 from tvm.script import tirx as T
 
+from lowgemm.intrin import _script
 from lowgemm.packing import word_element
 from lowgemm.targets import CpuTarget
 
@@ -69,7 +71,10 @@ def _dot(vnni: bool, lanes: int, broadcast: bool, widened: bool) -> Dot:
     instruction = "vpdpbusd" if vnni else "vpmaddwd"
     name = f"lowgemm_{instruction}_{lanes}x{depth}_{rhs}_{'broadcast' if broadcast else 'lanewise'}"
     dot = Dot(name, lanes, depth, lhs, rhs)
-    TensorIntrin.register(name, _desc(dot, broadcast), _impl(dot, vnni, broadcast))
+    desc, impl = (
+        (_broadcast_desc, _broadcast_impl) if broadcast else (_lanewise_desc, _lanewise_impl)
+    )
+    TensorIntrin.register(name, desc(dot), impl(dot, _accumulate(dot, vnni)))
     return dot
 
 
@@ -77,7 +82,7 @@ def _dot(vnni: bool, lanes: int, broadcast: bool, widened: bool) -> Dot:
 def _summed_dot(summed: int, lanes: int) -> Dot:
     name = f"lowgemm_vpmaddubsw_{lanes}x{summed}x4_broadcast"
     dot = Dot(name, lanes, 4, "uint8", "int8", summed)
-    desc = _desc(dot, True) if summed == 1 else _summed_desc(dot)
+    desc = _broadcast_desc(dot) if summed == 1 else _summed_desc(dot)
     TensorIntrin.register(name, desc, _summed_impl(dot))
     return dot
 
@@ -85,7 +90,7 @@ def _summed_dot(summed: int, lanes: int) -> Dot:
 def _summed_desc(dot: Dot):
     lanes, depth, summed = dot.lanes, dot.depth, dot.summed
 
-    @T.prim_func(s_tir=True)
+    @_script.prim_func(s_tir=True)
     def desc(
         A: T.Buffer((summed * depth,), "uint8", offset_factor=1),
         B: T.Buffer((summed, lanes, depth), "int8", offset_factor=1),
@@ -129,7 +134,7 @@ def _summed_impl(dot: Dot):
 
     if summed == 1:
 
-        @T.prim_func(s_tir=True)
+        @_script.prim_func(s_tir=True)
         def single(
             A: T.Buffer((depth,), "uint8", offset_factor=1),
             B: T.Buffer((lanes, depth), "int8", offset_factor=1),
@@ -145,7 +150,7 @@ def _summed_impl(dot: Dot):
 
         return single
 
-    @T.prim_func(s_tir=True)
+    @_script.prim_func(s_tir=True)
     def double(
         A: T.Buffer((summed * depth,), "uint8", offset_factor=1),
         B: T.Buffer((summed, lanes, depth), "int8", offset_factor=1),
@@ -165,10 +170,10 @@ def _summed_impl(dot: Dot):
     return double
 
 
-def _desc(dot: Dot, broadcast: bool):
+def _broadcast_desc(dot: Dot):
     lanes, depth, lhs, rhs = dot.lanes, dot.depth, dot.lhs, dot.rhs
 
-    @T.prim_func(s_tir=True)
+    @_script.prim_func(s_tir=True)
     def broadcast_desc(
         A: T.Buffer((depth,), lhs, offset_factor=1),
         B: T.Buffer((lanes, depth), rhs, offset_factor=1),
@@ -183,9 +188,13 @@ def _desc(dot: Dot, broadcast: bool):
                         vi, vk = T.axis.remap("SR", [i, k])
                         C[vi] = C[vi] + T.cast(A[vk], "int32") * T.cast(B[vi, vk], "int32")
 
-    chunks = lanes // 4
+    return broadcast_desc
 
-    @T.prim_func(s_tir=True)
+
+def _lanewise_desc(dot: Dot):
+    depth, rhs, chunks = dot.depth, dot.rhs, dot.lanes // 4
+
+    @_script.prim_func(s_tir=True)
     def lanewise_desc(
         A: T.Buffer((chunks, 4), "int32", offset_factor=1),
         B: T.Buffer((chunks, 4, depth), rhs, offset_factor=1),
@@ -201,14 +210,13 @@ def _desc(dot: Dot, broadcast: bool):
                         B[vk, vq, vi], "int32"
                     )
 
-    return broadcast_desc if broadcast else lanewise_desc
+    return lanewise_desc
 
 
-def _impl(dot: Dot, vnni: bool, broadcast: bool):
-    lanes, depth, lhs, rhs = dot.lanes, dot.depth, dot.lhs, dot.rhs
-    lhs_vector, rhs_vector = f"{lhs}x{lanes * depth}", f"{rhs}x{lanes * depth}"
+def _accumulate(dot: Dot, vnni: bool) -> Callable[..., Any]:
+    """The instruction, as a function of vectors of accumulators and operands."""
+    lanes, depth, rhs = dot.lanes, dot.depth, dot.rhs
     acc_vector = f"int32x{lanes}"
-    group = f"{lhs}x{depth}"
 
     if vnni:
         # LLVM 22 declares both byte operands as vectors of bytes, not of 32-bit words.
@@ -227,7 +235,15 @@ def _impl(dot: Dot, vnni: bool, broadcast: bool):
                 T.llvm_lookup_intrinsic_id(instruction), a, wide, dtype=acc_vector
             )
 
-    @T.prim_func(s_tir=True)
+    return accumulate
+
+
+def _broadcast_impl(dot: Dot, accumulate: Callable[..., Any]):
+    lanes, depth, lhs, rhs = dot.lanes, dot.depth, dot.lhs, dot.rhs
+    lhs_vector, rhs_vector = f"{lhs}x{lanes * depth}", f"{rhs}x{lanes * depth}"
+    acc_vector, group = f"int32x{lanes}", f"{lhs}x{depth}"
+
+    @_script.prim_func(s_tir=True)
     def broadcast_impl(
         A: T.Buffer((depth,), lhs, offset_factor=1),
         B: T.Buffer((lanes, depth), rhs, offset_factor=1),
@@ -245,9 +261,15 @@ def _impl(dot: Dot, vnni: bool, broadcast: bool):
                 B.vload([0, 0], dtype=rhs_vector),
             )
 
-    chunks = lanes // 4
+    return broadcast_impl
 
-    @T.prim_func(s_tir=True)
+
+def _lanewise_impl(dot: Dot, accumulate: Callable[..., Any]):
+    lanes, depth, lhs, rhs = dot.lanes, dot.depth, dot.lhs, dot.rhs
+    lhs_vector, rhs_vector = f"{lhs}x{lanes * depth}", f"{rhs}x{lanes * depth}"
+    acc_vector, chunks = f"int32x{lanes}", lanes // 4
+
+    @_script.prim_func(s_tir=True)
     def lanewise_impl(
         A: T.Buffer((chunks, 4), "int32", offset_factor=1),
         B: T.Buffer((chunks, 4, depth), rhs, offset_factor=1),
@@ -262,4 +284,4 @@ def _impl(dot: Dot, vnni: bool, broadcast: bool):
                 B.vload([0, 0, 0], dtype=rhs_vector),
             )
 
-    return broadcast_impl if broadcast else lanewise_impl
+    return lanewise_impl

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from tvm.s_tir import TensorIntrin
 from tvm.script import tirx as T
 
+from lowgemm.intrin import _script
 from lowgemm.targets import TILE_BYTES, TILE_COLUMNS, TILE_ROWS
 
 TILE_SCOPE = "amx.tmm"
@@ -73,7 +74,7 @@ def _number(tile, pitch, columns: int, first: int = FIRST_SUMS):
 
 
 def _zero():
-    @T.prim_func(s_tir=True)
+    @_script.prim_func(s_tir=True)
     def desc(
         C: T.Buffer((TILE_ROWS, TILE_COLUMNS), "int32", offset_factor=1, scope=TILE_SCOPE),
     ) -> None:
@@ -85,7 +86,7 @@ def _zero():
                     vi, vj = T.axis.remap("SS", [i, j])
                     C[vi, vj] = T.int32(0)
 
-    @T.prim_func(s_tir=True)
+    @_script.prim_func(s_tir=True)
     def impl(c: T.handle) -> None:
         pitch = T.int32()
         C = T.match_buffer(
@@ -105,7 +106,7 @@ def _zero():
 
 
 def _load_lhs(dtype: str, depth: int):
-    @T.prim_func(s_tir=True)
+    @_script.prim_func(s_tir=True)
     def desc(
         M: T.Buffer((TILE_ROWS, depth), dtype, offset_factor=1, strides=[T.int32(), 1]),
         A: T.Buffer((TILE_ROWS, depth), dtype, offset_factor=1, scope=TILE_SCOPE),
@@ -118,7 +119,7 @@ def _load_lhs(dtype: str, depth: int):
                     vi, vk = T.axis.remap("SS", [i, k])
                     A[vi, vk] = M[vi, vk]
 
-    @T.prim_func(s_tir=True)
+    @_script.prim_func(s_tir=True)
     def impl(m: T.handle, a: T.handle) -> None:
         stride = T.int32()
         pitch = T.int32()
@@ -144,7 +145,7 @@ def _load_lhs(dtype: str, depth: int):
 def _load_rhs(depth: int):
     groups = depth // 4
 
-    @T.prim_func(s_tir=True)
+    @_script.prim_func(s_tir=True)
     def desc(
         M: T.Buffer((groups, TILE_COLUMNS, 4), "int8", offset_factor=1),
         B: T.Buffer((groups, TILE_COLUMNS, 4), "int8", offset_factor=1, scope=TILE_SCOPE),
@@ -157,7 +158,7 @@ def _load_rhs(depth: int):
                     vk, vj, vq = T.axis.remap("SSS", [k, j, q])
                     B[vk, vj, vq] = M[vk, vj, vq]
 
-    @T.prim_func(s_tir=True)
+    @_script.prim_func(s_tir=True)
     def impl(
         M: T.Buffer((groups, TILE_COLUMNS, 4), "int8", offset_factor=1),
         B: T.Buffer((groups, TILE_COLUMNS, 4), "int8", offset_factor=1, scope=TILE_SCOPE),
@@ -180,7 +181,7 @@ def _load_rhs(depth: int):
 def _dot(lhs: str, depth: int):
     groups = depth // 4
 
-    @T.prim_func(s_tir=True)
+    @_script.prim_func(s_tir=True)
     def desc(
         A: T.Buffer((TILE_ROWS, depth), lhs, offset_factor=1, scope=TILE_SCOPE),
         B: T.Buffer((groups, TILE_COLUMNS, 4), "int8", offset_factor=1, scope=TILE_SCOPE),
@@ -200,7 +201,7 @@ def _dot(lhs: str, depth: int):
                         B[vk // 4, vj, vk % 4], "int32"
                     )
 
-    @T.prim_func(s_tir=True)
+    @_script.prim_func(s_tir=True)
     def impl(a: T.handle, b: T.handle, c: T.handle) -> None:
         a_pitch = T.int32()
         c_pitch = T.int32()
@@ -236,7 +237,7 @@ def _dot(lhs: str, depth: int):
 
 
 def _store():
-    @T.prim_func(s_tir=True)
+    @_script.prim_func(s_tir=True)
     def desc(
         C: T.Buffer((TILE_ROWS, TILE_COLUMNS), "int32", offset_factor=1, scope=TILE_SCOPE),
         M: T.Buffer(
@@ -255,7 +256,7 @@ def _store():
                     vi, vj = T.axis.remap("SS", [i, j])
                     M[vi, vj] = C[vi, vj]
 
-    @T.prim_func(s_tir=True)
+    @_script.prim_func(s_tir=True)
     def impl(c: T.handle, m: T.handle) -> None:
         pitch = T.int32()
         stride = T.int32()
