@@ -8,6 +8,8 @@ from lowgemm.ops._call import get_num_threads as get_num_threads
 from lowgemm.ops._call import set_num_threads as set_num_threads
 from lowgemm.ops._conv import PackedConv as PackedConv
 from lowgemm.ops._conv import pack_conv as pack_conv
+from lowgemm.ops._conv_acc16 import PackedConvAcc16 as PackedConvAcc16
+from lowgemm.ops._conv_acc16 import pack_conv_acc16 as pack_conv_acc16
 from lowgemm.ops._convert import convert as convert
 from lowgemm.ops._convert import transpose as transpose
 from lowgemm.ops._embedding import embedding_bag as embedding_bag

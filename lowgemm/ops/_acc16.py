@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from lowgemm.ops._arrays import OperandError, array, expect, integer, level
+from lowgemm.ops._arrays import array, expect, level
 from lowgemm.ops._gemm import PackedGemm
 from lowgemm.ops._library import Library, kernels
 from lowgemm.ops._output import Output, stage_arguments
@@ -19,6 +20,7 @@ from lowgemm.ops._product import (
     column_arrays,
     left_zero_point,
     packed_columns,
+    right_matrices,
     weight_zeros,
 )
 from lowgemm.reference import SparseColumns, split_outliers
@@ -50,24 +52,33 @@ class PackedGemmAcc16(PackedGemm):
     def _variant(self, transposed: bool, strided: bool) -> Any:
         found = self._variants.get((transposed, strided))
         if found is None:
-            found = _Acc16Variant(self._options, self._outliers, transposed, strided)
+            found = Acc16Variant(self._options, self._outliers, transposed, strided)
             self._variants[transposed, strided] = found  # pyright: ignore[reportArgumentType]
         return found
 
 
-class _Acc16Variant:
-    """The compiled functions for one layout of the operands."""
+class Acc16Variant:
+    """The compiled functions for one layout of the operands.
+
+    `taps` are the sizes of the window along three axes if the left matrix is gathered, else empty.
+    """
 
     def __init__(
-        self, options: ProductOptions, outliers: bool, transposed: bool, strided: bool
+        self,
+        options: ProductOptions,
+        outliers: bool,
+        transposed: bool,
+        strided: bool,
+        taps: tuple[int, ...] = (),
     ) -> None:
         packing, target = options.packing, options.target
         form = {
             "depth": options.depth,
             "columns": options.columns,
-            "staged": transposed or packing.padded_run != packing.run,
+            "staged": not taps and (transposed or packing.padded_run != packing.run),
             "transposed": transposed,
             "outliers": outliers,
+            "taps": taps,
         }
         output = options.output_form()
         configs = acc16_configs(packing, target)
@@ -86,9 +97,8 @@ class _Acc16Variant:
                 spec = topi.Acc16Form(config.rows, output=topi.OutputForm(**output), **form)
                 func = topi.qgemm_acc16(spec, packing)
                 if strided:
-                    func = strided_rows(
-                        func, {"other", "dst"} | (set() if transposed else {"data"})
-                    )
+                    apart = {"other", "dst"} | (set() if transposed or taps else {"data"})
+                    func = strided_rows(func, apart)
                 functions[symbol] = schedules.schedule_qgemm_acc16(func, packing, spec, config)
             return functions
 
@@ -115,7 +125,8 @@ def pack_gemm_acc16(
     is faster.
 
     Args:
-        b: int8 `(groups * depth, columns)`, or, transposed, `(groups * columns, depth)`.
+        b: int8 `(groups * depth, columns)`, or, transposed, `(groups * columns, depth)`; with an axis more in front for
+            a batch of left matrices, each with its own.
         a_zero_point: of the left matrix; "row": each call gives one for each row.
         b_zero_point: of the right matrix: a scalar, one for each group, or one for each of all `groups * columns`.
         groups: the left matrix's columns are cut into so many parts, each multiplied with its part of `b`; the results
@@ -135,22 +146,12 @@ def pack_gemm_acc16(
         TargetError: no such level, or this CPU lacks it.
     """
     b = expect(array(b, "b"), "b", "int8")
-    if b.ndim != 2:
-        raise OperandError(f"b: expected 2 axes, got shape {b.shape}")
-    if b.size == 0:
-        raise OperandError(f"b: expected at least one row and one column, got shape {b.shape}")
-    groups = integer(groups, "groups", 1)
-    # (groups * depth, columns), or, transposed and turned, (depth, groups * columns).
-    stack, axis = (b.T, 1) if transposed else (b, 0)
-    if stack.shape[axis] % groups:
-        raise OperandError(f"groups: {groups} do not divide b of shape {b.shape}")
-    matrices = np.split(stack, groups, axis)
+    matrices = right_matrices(b, groups, transposed)
+    batched = b.ndim == 3
     depth, columns = matrices[0].shape
     row_zero, point = left_zero_point("uint8", a_zero_point, None)
-    zeros = weight_zeros(b_zero_point, b.dtype, columns, groups)
+    zeros = weight_zeros(b_zero_point, b.dtype, columns, len(matrices))
     check_depth(depth, "uint8", point, zeros)
-    split = [split_outliers(matrix) if outliers else (matrix, None) for matrix in matrices]
-    outliers = any(sparse is not None and sparse.values.size for _, sparse in split)
     chosen = level(target)
     options = checked_options(
         depth=depth,
@@ -159,21 +160,35 @@ def pack_gemm_acc16(
         quantize=None,
         row_zero=row_zero,
         weight_zero=bool(zeros.any()),
-        batched=False,
+        batched=batched,
         packing=acc16_packing(depth, columns, chosen),
         output=output or Output(),
         target=chosen,
     )
+    parts, outliers = acc16_parts(options, matrices, zeros, point or 0, outliers)
+    return PackedGemmAcc16(parts, options, outliers)
+
+
+def acc16_parts(
+    options: ProductOptions,
+    matrices: Sequence[np.ndarray],
+    zeros: np.ndarray,
+    point: int,
+    outliers: bool,
+) -> tuple[list[ProductPart], bool]:
+    """Weights int8 `(depth, columns)` packed, and whether any outliers were split off, which `outliers` asks for."""
+    split = [split_outliers(matrix) if outliers else (matrix, None) for matrix in matrices]
+    outliers = any(sparse is not None and sparse.values.size for _, sparse in split)
     parts = []
     for number, (matrix, (dense, sparse)) in enumerate(zip(matrices, split, strict=True)):
         sums = matrix.sum(0, dtype=np.int64)
-        slot = (number, groups)
-        arrays = column_arrays(options, sums, zeros[number], point or 0, slot)
+        slot = (0, 1) if options.batched else (number, len(matrices))
+        arrays = column_arrays(options, sums, zeros[number], point, slot)
         if outliers and sparse is not None:
             arrays["lists"] = _lists(sparse)
         packed = packed_columns(options.packing, dense)
-        parts.append(ProductPart(packed, sums, zeros[number], point or 0, slot, arrays))
-    return PackedGemmAcc16(parts, options, outliers)
+        parts.append(ProductPart(packed, sums, zeros[number], point, slot, arrays))
+    return parts, outliers
 
 
 def _lists(sparse: SparseColumns) -> np.ndarray:

@@ -89,7 +89,10 @@ class PackedConv:
         return PackedConv(self._filters, output)
 
     def out_shape(self, x_shape: Sequence[int]) -> tuple[int, ...]:
-        """The shape of the output for an input of `x_shape`.
+        """The shape of the output for an input.
+
+        Args:
+            x_shape: the input's, `(batch, *sizes, in_channels)`.
 
         Raises:
             OperandError: the input has another number of axes or channels, or is too small.
@@ -129,9 +132,12 @@ class PackedConv:
             out_shape = self.out_shape(shape)
             if math.prod(out_shape) >= 2**31:
                 raise OperandError(f"x: expected an output below 2^31 elements, got {out_shape}")
-            plan = Plan(self._filters, self.output, shape, out_shape)
+            plan = self._planned(shape, out_shape)
             self._plans[shape] = plan
         return plan
+
+    def _planned(self, shape: tuple[int, ...], out_shape: tuple[int, ...]) -> Plan:
+        return Plan(self._filters, self.output, shape, out_shape)
 
 
 def pack_conv(
@@ -179,6 +185,43 @@ def pack_conv(
         OperandError: an argument does not fit; also if weights are so large that a sum could exceed 32 bits.
         TargetError: no such level, or this CPU lacks it.
     """
+    filters = filters_of(
+        weight,
+        x_dtype=x_dtype,
+        x_zero_point=x_zero_point,
+        weight_zero_point=weight_zero_point,
+        strides=strides,
+        padding=padding,
+        dilations=dilations,
+        groups=groups,
+        transposed=transposed,
+        output_padding=output_padding,
+        layout=layout,
+        target=target,
+    )
+    return PackedConv(filters, output or Output())
+
+
+def filters_of(
+    weight: Any,
+    *,
+    x_dtype: str,
+    x_zero_point: int,
+    weight_zero_point: Any,
+    strides: int | Sequence[int],
+    padding: int | Sequence[int],
+    dilations: int | Sequence[int],
+    groups: int,
+    transposed: bool,
+    output_padding: int | Sequence[int],
+    layout: str,
+    target: str | CpuTarget,
+) -> Filters:
+    """The checked arguments of `pack_conv`.
+
+    Raises:
+        OperandError, TargetError: as there.
+    """
     if x_dtype not in EIGHT_BIT:
         raise OperandError(f"x_dtype: expected uint8 or int8, got {x_dtype}")
     low = 0 if x_dtype == "uint8" else -128
@@ -194,7 +237,7 @@ def pack_conv(
     more = _per_axis(output_padding, "output_padding", w.ndim - 2, 0)
     if any(more) and not transposed:
         raise OperandError("output_padding: only a transposed convolution takes it")
-    filters = Filters(
+    return Filters(
         values=values,
         zeros=zeros - (128 if w.dtype == np.uint8 else 0),
         x_dtype=x_dtype,
@@ -206,7 +249,6 @@ def pack_conv(
         output_padding=more,
         target=level(target),
     )
-    return PackedConv(filters, output or Output())
 
 
 def _plain_layout(w: np.ndarray, layout: str, groups: int, transposed: bool) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lowgemm.ops._arrays import OperandError, array, expect, integer, level
+from lowgemm.ops._arrays import OperandError, array, expect, level
 from lowgemm.ops._call import Call
 from lowgemm.ops._library import Library, kernels
 from lowgemm.ops._output import EIGHT_BIT, Output, stage_arguments, store_type
@@ -22,6 +22,7 @@ from lowgemm.ops._product import (
     column_arrays,
     left_zero_point,
     packed_columns,
+    right_matrices,
     weight_zeros,
 )
 from lowgemm.quant import choose_qparams
@@ -364,28 +365,13 @@ def pack_gemm(
     output = output or Output()
     b = array(b, "b")
     expect(b, "b", ("int8", "uint8"))
-    if b.ndim not in (2, 3):
-        raise OperandError(f"b: expected 2 axes, or 3 for a batch, got shape {b.shape}")
-    groups = integer(groups, "groups", 1)
-    if b.ndim == 3 and groups > 1:
-        raise OperandError("groups: a batch of right matrices takes none")
+    matrices = right_matrices(b, groups, transposed)
+    batched = b.ndim == 3
     if a_dtype not in EIGHT_BIT:
         raise OperandError(f"a_dtype: expected uint8 or int8, got {a_dtype}")
-    if b.size == 0:
-        raise OperandError(f"b: expected at least one row and one column, got shape {b.shape}")
-    batched = b.ndim == 3
-    stack = np.swapaxes(b, -1, -2) if transposed else b
-    if batched:
-        matrices = list(stack)
-    else:
-        # (groups * depth, columns), or, transposed and turned, (depth, groups * columns).
-        axis = 1 if transposed else 0
-        if stack.shape[axis] % groups:
-            raise OperandError(f"groups: {groups} do not divide b of shape {b.shape}")
-        matrices = np.split(stack, groups, axis)
     depth, columns = matrices[0].shape
     row_zero, point = left_zero_point(a_dtype, a_zero_point, quantize)
-    zeros = weight_zeros(b_zero_point, b.dtype, columns, groups if not batched else len(matrices))
+    zeros = weight_zeros(b_zero_point, b.dtype, columns, len(matrices))
     check_depth(depth, a_dtype, point, zeros)
     # int8, whose zero points are `zeros`.
     matrices = [

@@ -150,7 +150,15 @@ class Output:
             integer(value, f"residual.{name}", int(limits.min), int(limits.max))
 
     def form(self, weight_zero: bool, row_zero: bool) -> dict[str, Any]:
-        """The fields of `topi.OutputForm`: what decides the code."""
+        """The fields of `topi.OutputForm`: what decides the code.
+
+        Args:
+            weight_zero: whether any zero point of the weight is not 0.
+            row_zero: whether rows of the left matrix have zero points of their own.
+
+        Raises:
+            Nothing: fields were checked when the stage was made.
+        """
         residual = None
         if self.residual:
             residual = "uint16" if self.residual.dtype == "bfloat16" else self.residual.dtype
@@ -168,7 +176,15 @@ class Output:
         }
 
     def columns(self, channels: int, groups: int) -> dict[str, np.ndarray]:
-        """What is held for each of `channels` output channels, besides integers that depend on the weight."""
+        """What is held for each output channel, besides integers that depend on the weight.
+
+        Args:
+            channels: of all groups.
+            groups: of channels; multipliers may be one for each.
+
+        Raises:
+            OperandError: there are neither one, `groups` nor `channels` of them, or one has no fixed-point form.
+        """
         found: dict[str, np.ndarray] = {}
         if self.dtype == "int32":
             return found
@@ -190,7 +206,14 @@ class Output:
         return found
 
     def integer_bias(self, channels: int) -> np.ndarray:
-        """The int32 bias as int64, zeros if there is none."""
+        """The int32 bias as int64 `(channels,)`, zeros if there is none.
+
+        Args:
+            channels: of all groups.
+
+        Raises:
+            OperandError: the bias is of another length.
+        """
         if self.bias is None or self.bias.dtype != np.int32:
             return np.zeros(channels, np.int64)
         return spread(self.bias, "bias", channels, 0).astype(np.int64)

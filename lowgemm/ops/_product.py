@@ -71,6 +71,29 @@ class ProductPart:
         return ProductPart(self.packed, self.sums, self.zeros, self.zero_point, self.slot, arrays)
 
 
+def right_matrices(b: np.ndarray, groups: int, transposed: bool) -> list[np.ndarray]:
+    """The right matrices `(depth, columns)` of all groups, or, if `b` has three axes, of all of a batch.
+
+    Raises:
+        OperandError: `b` is empty or of another number of axes, or the groups do not divide it.
+    """
+    if b.ndim not in (2, 3):
+        raise OperandError(f"b: expected 2 axes, or 3 for a batch, got shape {b.shape}")
+    groups = integer(groups, "groups", 1)
+    if b.ndim == 3 and groups > 1:
+        raise OperandError("groups: a batch of right matrices takes none")
+    if b.size == 0:
+        raise OperandError(f"b: expected at least one row and one column, got shape {b.shape}")
+    stack = np.swapaxes(b, -1, -2) if transposed else b
+    if b.ndim == 3:
+        return list(stack)
+    # (groups * depth, columns), or, transposed and turned, (depth, groups * columns).
+    axis = 1 if transposed else 0
+    if stack.shape[axis] % groups:
+        raise OperandError(f"groups: {groups} do not divide b of shape {b.shape}")
+    return np.split(stack, groups, axis)
+
+
 def left_zero_point(
     a_dtype: str, zero_point: Any, quantize: Quantize | None
 ) -> tuple[str, int | None]:

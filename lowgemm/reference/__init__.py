@@ -9,6 +9,7 @@ with ==.
 from lowgemm.quant import requantize as requantize
 from lowgemm.reference._conv import conv2d_i32 as conv2d_i32
 from lowgemm.reference._conv import conv_i32 as conv_i32
+from lowgemm.reference._conv import im2col as im2col
 from lowgemm.reference._embedding import embedding_bag as embedding_bag
 from lowgemm.reference._embedding import remap_indices as remap_indices
 from lowgemm.reference._float_gemm import BFLOAT16_ROUNDOFF as BFLOAT16_ROUNDOFF
@@ -27,6 +28,7 @@ from lowgemm.reference._run import OPERATORS as OPERATORS
 from lowgemm.reference._run import evaluate as evaluate
 from lowgemm.reference._run import run_graph as run_graph
 from lowgemm.reference._saturating import FLUSH_DEPTH as FLUSH_DEPTH
+from lowgemm.reference._saturating import conv_acc16 as conv_acc16
 from lowgemm.reference._saturating import gemm_acc16 as gemm_acc16
 from lowgemm.reference._saturating import gemm_maddubs as gemm_maddubs
 from lowgemm.reference._saturating import split_outliers as split_outliers

@@ -108,6 +108,59 @@ def conv2d_i32(
     return conv_i32(x, w, x_zero_point, w_zero_point, strides, pads, dilations, group, layout)
 
 
+def im2col(
+    x: np.ndarray,
+    kernel: Sequence[int],
+    x_zero_point: int = 0,
+    strides: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    dilations: Sequence[int] | None = None,
+    *,
+    transposed: bool = False,
+    output_padding: Sequence[int] | None = None,
+) -> np.ndarray:
+    """The windows of a convolution: FBGEMM's `im2col_ref`, padding and holes filled with the zero point.
+
+    Args:
+        x: one to three spatial axes, channels last; the rest as of `conv_i32`.
+
+    Returns:
+        `(batch, *out, taps, channels)` of the dtype of `x`, the taps in the order of the kernel's positions.
+    """
+    rank = x.ndim - 2
+    steps = _per_axis("strides", strides, rank, 1)
+    ends = _per_axis("pads", pads, 2 * rank, 0)
+    apart = _per_axis("dilations", dilations, rank, 1)
+    more = _per_axis("output_padding", output_padding, rank, 0)
+    spans = [d * (k - 1) for d, k in zip(apart, kernel, strict=True)]
+    margin = max(ends) + max(spans) + max(more) + 1
+    # A canvas with room on all sides, the input in it spread out if the convolution is transposed.
+    spread_out = steps if transposed else [1] * rank
+    sizes = [(n - 1) * s + 1 for n, s in zip(x.shape[1:-1], spread_out, strict=True)]
+    whole = [n + 2 * margin for n in sizes]
+    canvas = np.full((len(x), *whole, x.shape[-1]), x_zero_point, x.dtype)
+    inside = [slice(margin, margin + n, s) for n, s in zip(sizes, spread_out, strict=True)]
+    canvas[:, *inside] = x
+    outs, jumps = [], []
+    for axis in range(rank):
+        begin, end = ends[axis], ends[axis + rank]
+        if transposed:
+            outs.append(sizes[axis] + spans[axis] + more[axis] - begin - end)
+            jumps.append(1)
+        else:
+            outs.append((sizes[axis] + begin + end - spans[axis] - 1) // steps[axis] + 1)
+            jumps.append(steps[axis])
+    windows = []
+    for tap in np.ndindex(*kernel):
+        cut = []
+        for axis, position in enumerate(tap):
+            moved = position * apart[axis]
+            first = margin + (ends[axis] - moved if transposed else moved - ends[axis])
+            cut.append(slice(first, first + (outs[axis] - 1) * jumps[axis] + 1, jumps[axis]))
+        windows.append(canvas[:, *cut])
+    return np.stack(windows, axis=-2)
+
+
 def _is_last(layout: str | None, x: np.ndarray) -> bool:
     if not 3 <= x.ndim <= 5:
         raise InputError(f"x has {x.ndim} axes; a convolution takes 3 to 5")

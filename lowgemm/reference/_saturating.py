@@ -3,11 +3,14 @@
 What they give depends on the order of the depth, which is that of the operands: pairs are (0, 1), (2, 3), ...
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from lowgemm.errors import InputError
-from lowgemm.reference._integer import side_by_side, stacked, wrap_i32
-from lowgemm.reference._sparse import SparseColumns
+from lowgemm.reference._conv import im2col
+from lowgemm.reference._integer import each_column, side_by_side, stacked, wrap_i32
+from lowgemm.reference._sparse import SparseColumns, spmdm_i32
 
 # After so much depth FBGEMM's kernels move a 16-bit sum to 32 bits (KCB of its acc16 blocking, `brow` of its oracle).
 FLUSH_DEPTH = 256
@@ -33,6 +36,65 @@ def gemm_acc16(
         int32 `(..., rows, groups * columns)`, without any zero point taken off.
     """
     return _sum_of_pairs(lhs, rhs, groups, lhs_transposed, rhs_transposed, FLUSH_DEPTH)
+
+
+def conv_acc16(
+    x: np.ndarray,
+    w: np.ndarray,
+    x_zero_point: int = 0,
+    w_zero_point: int | np.ndarray = 0,
+    strides: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    dilations: Sequence[int] | None = None,
+    group: int = 1,
+    *,
+    transposed: bool = False,
+    output_padding: Sequence[int] | None = None,
+    outliers: bool = False,
+) -> np.ndarray:
+    """The convolution as `im2col` and, for each group, `gemm_acc16` make it, without its zero points.
+
+    Args:
+        x: uint8, one to three spatial axes, channels last.
+        w: int8; all other arguments but the last are as of `conv_i32`.
+        outliers: split the weights of each group by `split_outliers`, and add the product of the sparse part.
+
+    Returns:
+        int32, channels last, mod 2**32: the saturated sums less what the zero points add to exact ones.
+    """
+    rank = x.ndim - 2
+    kernel = w.shape[2:]
+    windows = im2col(
+        x,
+        kernel,
+        x_zero_point,
+        strides,
+        pads,
+        dilations,
+        transposed=transposed,
+        output_padding=output_padding,
+    )
+    # Each group's weight as (positions * channels, outputs).
+    split = w.reshape(group, -1, *w.shape[1:])
+    order = (*range(2, 2 + rank), 0, 1) if transposed else (*range(2, 2 + rank), 1, 0)
+    sums, rows, offsets = [], [], []
+    for number, part in enumerate(split):
+        rhs = part.transpose(order).reshape(-1, part.shape[1 if transposed else 0])
+        wide = x.shape[-1] // group
+        lhs = windows[..., number * wide : (number + 1) * wide].reshape(-1, rhs.shape[0])
+        dense, sparse = split_outliers(rhs) if outliers else (rhs, None)
+        acc = gemm_acc16(lhs, dense)
+        sums.append(acc if sparse is None else spmdm_i32(lhs, sparse, acc))
+        rows.append(lhs.sum(1, dtype=np.int64))
+        offsets.append(rhs.sum(0, dtype=np.int64))
+    columns = sums[0].shape[1]
+    zeros = each_column("w_zero_point", w_zero_point, group, group * columns).reshape(group, -1)
+    depth = split[0].size // columns
+    found = [
+        acc - np.int64(x_zero_point) * (offset - depth * zero) - row[:, None] * zero
+        for acc, row, offset, zero in zip(sums, rows, offsets, zeros, strict=True)
+    ]
+    return wrap_i32(np.hstack(found)).reshape(*windows.shape[: rank + 1], -1)
 
 
 def gemm_maddubs(

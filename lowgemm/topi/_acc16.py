@@ -1,5 +1,7 @@
 """Quantized matrix product in saturating 16-bit accumulators, with any number of rows, as tiles of rows."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import tvm
@@ -22,7 +24,9 @@ class Acc16Form:
     """The variant of the operator.
 
     `rows` is the tile. `transposed` says that the left matrix comes as (depth, rows), `staged` that it goes through a
-    copy with padded rows. `outliers` says that there is a sparse part of the weight beside the dense one.
+    copy with padded rows. `outliers` says that there is a sparse part of the weight beside the dense one. `taps`, where
+    it is not empty, says that a row is gathered from the data, as that of a convolution whose window has so many
+    positions along each of three axes.
     """
 
     rows: int
@@ -31,6 +35,7 @@ class Acc16Form:
     staged: bool
     transposed: bool = False
     outliers: bool = False
+    taps: tuple[int, ...] = ()
     output: OutputForm = field(default_factory=OutputForm)
 
 
@@ -41,7 +46,11 @@ def qgemm_acc16(form: Acc16Form, packing: ConvPacking) -> tvm.tirx.PrimFunc:
     modulo 2^32; plus, if there are outliers, their product with the bytes of the left matrix.
 
     Arguments of the function, in order:
-        data uint8 `(tiles, rows, depth)`, or, transposed, `(depth, any)`; weight `packing.packed_shape` int8;
+        data uint8 `(tiles, rows, depth)`, or, transposed, `(depth, any)`, or, gathered, `(any,)`;
+        weight `packing.packed_shape` int8;
+        if gathered, origins int32 `(tiles, rows, 4)`: where the row's image begins in the data, and where in `steps`
+        the distances begin of the positions of its window along each axis; steps int32 `(any,)`: distances in
+        elements, or -1 for padding; and pad int32 `(1,)`, what padding is made of;
         if outliers, lists int32 `(any,)`, one after the other: the counts u and f; which u of the depth have outliers;
         which f columns have; f + 1 indices, where the outliers of each of these columns begin, and the end; and for
         each outlier an index to the u of the depth, and its value;
@@ -54,12 +63,20 @@ def qgemm_acc16(form: Acc16Form, packing: ConvPacking) -> tvm.tirx.PrimFunc:
     tiles = te.var("tiles")
     rows = (tiles, form.rows)
     data_shape = (form.depth, te.var("pitch")) if form.transposed else (*rows, form.depth)
+    if form.taps:
+        data_shape = (te.var("size"),)
     data = te.placeholder(data_shape, "uint8", name="data")
     weight = te.placeholder(packing.packed_shape, "int8", name="weight")
     args = [data, weight]
     source = data
-    if form.staged:
-        width = -(-packing.padded_run // _STAGE) * _STAGE
+    width = -(-packing.padded_run // _STAGE) * _STAGE
+    if form.taps:
+        origins = te.placeholder((*rows, 4), "int32", name="origins")
+        steps = te.placeholder((te.var("steps_size"),), "int32", name="steps")
+        pad = te.placeholder((1,), "int32", name="pad")
+        args += [origins, steps, pad]
+        source = _gathered([data, origins, steps, pad], form, width)
+    elif form.staged:
         source = te.compute(
             (*rows, width),
             lambda t, x, k: tirx.if_then_else(
@@ -101,6 +118,57 @@ def qgemm_acc16(form: Acc16Form, packing: ConvPacking) -> tvm.tirx.PrimFunc:
         codes = te.compute((*rows, columns), stored, name="codes")
         dst = te.compute(shape, lambda *at: codes(*at), name="dst")
     return te.create_prim_func([*args, *stage.args, dst])
+
+
+def _gathered(operands: list[te.Tensor], form: Acc16Form, width: int) -> te.Tensor:
+    """uint8 `(tiles, rows, width)`: the window of each row, position by position, and zeros behind."""
+    tiles, rows, _ = operands[1].shape
+    size = form.depth // math.prod(form.taps)
+
+    def body(ins, outs):
+        (data, origins, steps, pad), (stage,) = ins, outs
+
+        def copy(t, x, to, begin) -> None:
+            for at, lanes in _pieces(size):
+                value = tirx.BufferLoad(data, [_span(begin + at, lanes)])
+                build.buffer_store(stage, value, [t, x, _span(to + at, lanes)])
+
+        def fill(t, x, to, value, length) -> None:
+            for at, lanes in _pieces(length):
+                build.buffer_store(stage, _repeated(value, lanes), [t, x, _span(to + at, lanes)])
+
+        with IRBuilder() as builder, build.serial(tiles) as t, build.serial(rows) as x:
+            image, *first = (build.Bind(origins[t, x, i]) for i in range(4))
+            with build.grid(*form.taps) as at:  # pyright: ignore[reportArgumentType]
+                found = [build.Bind(steps[begin + i]) for begin, i in zip(first, at, strict=True)]
+                to = ((at[0] * form.taps[1] + at[1]) * form.taps[2] + at[2]) * size
+                with build.If(tirx.all(*(each >= 0 for each in found))):
+                    with build.Then():
+                        copy(t, x, to, image + sum(found))
+                    with build.Else():
+                        fill(t, x, to, pad[0].astype("uint8"), size)
+            fill(t, x, form.depth, tirx.const(0, "uint8"), width - form.depth)
+        return builder.get()
+
+    shape = (tiles, rows, width)
+    return te.extern(shape, operands, body, name="gather", dtype="uint8")
+
+
+def _pieces(size: int) -> Iterator[tuple[int, int]]:
+    """(begin, length) of vectors of 32 bytes and less that make up `size`."""
+    at = 0
+    for lanes in (_STAGE, 16, 8, 4, 2, 1):
+        while size - at >= lanes:
+            yield at, lanes
+            at += lanes
+
+
+def _span(begin, lanes: int):
+    return begin if lanes == 1 else tirx.Ramp(begin, 1, lanes)
+
+
+def _repeated(value, lanes: int):
+    return value if lanes == 1 else tirx.Broadcast(value, lanes)
 
 
 def saturated_pair(a0, b0, a1, b1):

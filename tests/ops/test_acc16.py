@@ -129,6 +129,31 @@ def test_output_stage_groups_and_layouts(rng, isa: str) -> None:
         assert_array_equal(out, wanted)
 
 
+@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("outliers", [False, True])
+def test_batches(rng, isa: str, outliers: bool) -> None:
+    """Each left matrix with its own right one, of which one has no outliers, and zero points of its own."""
+    a, b = full_range(rng, (3, 9, 37), "uint8"), full_range(rng, (3, 37, COLUMNS), "int8")
+    b[1] //= 2
+    zeros = rng.integers(-9, 9, 3)
+    product = split_product if outliers else reference.gemm_acc16
+    wanted = [
+        reference.output_stage(
+            product(left, right),
+            dtype="int32",
+            lhs_zero_point=43,
+            rhs_zero_point=int(zero),
+            row_sums=reference.row_sums(left),
+            column_offsets=reference.column_offsets(right, int(zero)),
+        )
+        for left, right, zero in zip(a, b, zeros, strict=True)
+    ]
+    options = {"a_zero_point": 43, "b_zero_point": zeros, "outliers": outliers, "target": isa}
+    assert_array_equal(ops.pack_gemm_acc16(b, **options)(a), wanted)
+    turned = np.ascontiguousarray(np.swapaxes(b, 1, 2))
+    assert_array_equal(ops.pack_gemm_acc16(turned, transposed=True, **options)(a), wanted)
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_instructions(level: str) -> None:
     """All levels multiply in 16 bits, and keep accumulators in registers where they do."""
@@ -156,7 +181,14 @@ def test_instructions(level: str) -> None:
     ("change", "message"),
     [
         ({"b": np.zeros((4, 4), np.uint8)}, "b: expected int8, got uint8 of shape (4, 4)"),
-        ({"b": np.zeros((1, 4, 4), np.int8)}, "b: expected 2 axes, got shape (1, 4, 4)"),
+        (
+            {"b": np.zeros((1, 1, 4, 4), np.int8)},
+            "b: expected 2 axes, or 3 for a batch, got shape (1, 1, 4, 4)",
+        ),
+        (
+            {"b": np.zeros((2, 4, 4), np.int8), "groups": 2},
+            "groups: a batch of right matrices takes none",
+        ),
         (
             {"b": np.zeros((0, 4), np.int8)},
             "b: expected at least one row and one column, got shape (0, 4)",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lowgemm.errors import InputError
-from lowgemm.reference import conv2d_i32, conv_i32
+from lowgemm.reference import conv2d_i32, conv_acc16, conv_i32
 
 LAST = {1: "NWC", 2: "NHWC", 3: "NDHWC"}
 FIRST = {1: "NCW", 2: "NCHW", 3: "NCDHW"}
@@ -188,3 +188,40 @@ X, W = np.zeros((1, 4, 4, 2), np.uint8), np.zeros((3, 2, 3, 3), np.int8)
 def test_what_does_not_fit_is_refused(x, w, options, message: str):
     with pytest.raises(InputError, match=message):
         conv_i32(x, w, **options)
+
+
+@pytest.mark.parametrize("case", [*PLAIN, *TRANSPOSED], ids=str)
+def test_16_bit_sums_of_small_numbers_are_the_exact_ones(case):
+    """Windows, with padding and holes of the zero point, have the geometry of the exact convolution."""
+    spatial, channels, out, kernel, strides, pads, dilations, group, *more = case
+    rng = np.random.default_rng(16)
+    transposed = bool(more)
+    x = rng.integers(0, 8, (2, *spatial, channels)).astype(np.uint8)
+    ends = (channels, out // group) if transposed else (out, channels // group)
+    w = rng.integers(-8, 8, (*ends, *kernel)).astype(np.int8)
+    zeros = rng.integers(-5, 5, out)
+    options = {"transposed": transposed, "output_padding": more[0] if more else None}
+    acc = conv_acc16(x, w, 7, zeros, strides, pads, dilations, group, **options)
+    exact = conv_i32(x, w, 7, zeros, strides, pads, dilations, group, **options)
+    assert acc.dtype == exact.dtype
+    assert np.array_equal(acc, exact)
+    w.flat[0] = 127
+    split = conv_acc16(x, w, 7, zeros, strides, pads, dilations, group, outliers=True, **options)
+    exact = conv_i32(x, w, 7, zeros, strides, pads, dilations, group, **options)
+    assert np.array_equal(split, exact)
+
+
+def test_a_window_is_one_chain_of_16_bit_sums():
+    """Positions first, then channels: 3 x 100 elements are flushed once, in the third position."""
+    x = np.full((1, 3, 100), 255, np.uint8)
+    w = np.full((1, 100, 3), 127, np.int8)
+    w[0, :, 1] = -128
+    limit = 2**15 - 1
+    narrow, wide = 0, 0
+    for k in range(0, 300, 2):
+        pair = int(np.clip(2 * 255 * int(w[0, k % 100, k // 100]), -limit - 1, limit))
+        narrow = int(np.clip(narrow + pair, -limit - 1, limit))
+        if k == 254:
+            wide, narrow = narrow, 0
+    assert conv_acc16(x, w).tolist() == [[[wide + narrow]]]
+    assert wide + narrow != int(conv_i32(x, w)[0, 0, 0])
