@@ -1,6 +1,9 @@
 """Convolutions of `lowgemm.ops` beside the oracle: exact sums, then the output stage, compared bit by bit."""
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +12,12 @@ from lowgemm import ops, reference
 
 from gemm_check import added, same, stage
 from kernels import HARD_DATA
+
+FBGEMM_TABLES = json.loads((Path(__file__).parent / "conformance/fbgemm_shapes.json").read_text())[
+    "conformance_tests"
+]
+# Elements of the input from which on one image of a batch is enough.
+LARGE = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -99,3 +108,37 @@ class Convolution:
 
     def _each(self, value: Any) -> tuple[int, ...]:
         return (value,) * len(self.kernel) if isinstance(value, int) else tuple(value)
+
+
+def fbgemm_convolutions(table: str) -> Iterator[Convolution]:
+    """The rows of a table of FBGEMM's tests, from `fbgemm_shapes.json`."""
+    rows = FBGEMM_TABLES[table]
+    rank = 3 if table.endswith("3d") else 2
+    for row in rows["shapes"]:
+        if isinstance(row, dict):
+            pads = (*row["pad_begin"], *row["pad_end"])
+            yield Convolution(
+                (row["MB"], *row["IN_DIM"], row["IC"]),
+                row["OC"],
+                tuple(row["K"]),
+                tuple(row["stride"]),
+                pads,
+                tuple(row["dilation"]),
+                row["G"],
+                row["transposed"],
+                tuple(row["output_pad"]),
+            )
+            continue
+        batch, channels, *rest = row
+        sizes = rest[:rank]
+        strides, kernel = ([rest[2]] * 2, [rest[3]] * 2) if rank == 2 else (rest[3:6], rest[6:])
+        batch = 1 if channels * np.prod(sizes) > LARGE else batch
+        for each in rows.get("oc_per_g", [1]):
+            yield Convolution(
+                (batch, *sizes, channels),
+                channels * each,
+                tuple(kernel),
+                strides,
+                [k // 2 for k in kernel],
+                groups=channels,
+            )

@@ -5,11 +5,9 @@ Im2ColFusedRequantizeTest, UniConvTest, GConvTest, I8DepthwiseTest and I8Directc
 pairs of 16 bits. The bias is int32 or float32, by turns, because each has a kernel of its own.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,16 +15,13 @@ import pytest
 
 from lowgemm import ops
 
-from convolutions import Convolution
+from convolutions import Convolution, fbgemm_convolutions
 from gemm_check import same
 from isa import isas
 from kernels import full_range
 
-SHAPES = json.loads((Path(__file__).parent / "fbgemm_shapes.json").read_text())["conformance_tests"]
 GRANULARITIES = ("TENSOR", "GROUP", "OUT_CHANNEL")
 ZERO_POINT = 5
-# Elements of the input from which on one image of a batch is enough.
-LARGE = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -55,41 +50,7 @@ TABLES = {
 }
 
 
-def convolutions(table: str) -> Iterator[Convolution]:
-    """The rows of a table."""
-    rows = SHAPES[table]
-    rank = 3 if table.endswith("3d") else 2
-    for row in rows["shapes"]:
-        if isinstance(row, dict):
-            pads = [*row["pad_begin"], *row["pad_end"]]
-            yield Convolution(
-                (row["MB"], *row["IN_DIM"], row["IC"]),
-                row["OC"],
-                tuple(row["K"]),
-                row["stride"],
-                pads,
-                row["dilation"],
-                row["G"],
-                row["transposed"],
-                row["output_pad"],
-            )
-            continue
-        batch, channels, *rest = row
-        sizes = rest[:rank]
-        strides, kernel = ([rest[2]] * 2, [rest[3]] * 2) if rank == 2 else (rest[3:6], rest[6:])
-        batch = 1 if channels * np.prod(sizes) > LARGE else batch
-        for each in rows.get("oc_per_g", [1]):
-            yield Convolution(
-                (batch, *sizes, channels),
-                channels * each,
-                tuple(kernel),
-                strides,
-                [k // 2 for k in kernel],
-                groups=channels,
-            )
-
-
-CASES = [(table, number) for table in TABLES for number, _ in enumerate(convolutions(table))]
+CASES = [(table, number) for table in TABLES for number, _ in enumerate(fbgemm_convolutions(table))]
 
 
 def variants(
@@ -131,7 +92,7 @@ def requantized(
 def oracle(table: str, number: int) -> list[tuple[Convolution, np.ndarray, np.ndarray, np.ndarray]]:
     """Convolutions for one kernel with their operands and results, which all levels share."""
     rng = np.random.default_rng(number)
-    (conv,) = (each for n, each in enumerate(convolutions(table)) if n == number)
+    (conv,) = (each for n, each in enumerate(fbgemm_convolutions(table)) if n == number)
     found = []
     for variant, x, w, granularity in variants(rng, conv, TABLES[table]):
         sums = variant.sums(x, w)
