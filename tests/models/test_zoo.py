@@ -199,7 +199,16 @@ def _check(layer: Node, found: np.ndarray, expected: np.ndarray) -> None:
     steps = np.abs(found.astype(int) - expected.astype(int))
     assert found.dtype == expected.dtype, where
     assert steps.max() <= _most_steps(layer), where
-    assert np.count_nonzero(steps) <= max(1, MOST_TIES * steps.size), where
+    share = 0.5 if _sums_halves(layer) else MOST_TIES
+    assert np.count_nonzero(steps) <= max(1, share * steps.size), where
+
+
+def _sums_halves(layer: Node) -> bool:
+    """Whether a sum's operands count in halves of its own steps: every odd sum is a tie."""
+    if layer.op != "QAdd":
+        return False
+    halves = [2 * params.scale / layer.attrs["out"].scale for params in layer.attrs["in"]]
+    return all(abs(half - round(half)) < 1e-6 for half in halves)
 
 
 def _most_steps(layer: Node) -> int:
