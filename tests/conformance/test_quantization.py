@@ -49,10 +49,14 @@ def test_groups_of_channels(isa: str, dtype: Any, conformance) -> None:
     for groups, axis in combinations((1, 4, 12), (0, 1)):
         x = rng.normal(0, 20, (12, 40) if axis == 0 else (40, 12)).astype(F)
         scale = rng.uniform(0.05, 0.6, groups).astype(F)
-        points = rng.integers(*POINTS[dtype][::2], groups, endpoint=True)
-        each = [np.repeat(v, 12 // groups) for v in (scale, points)]
+        points = rng.integers(POINTS[dtype][0], POINTS[dtype][2], groups, endpoint=True)
         shape = (12, 1) if axis == 0 else (1, 12)
-        wanted = quant.quantize_reciprocal(x, *(v.reshape(shape) for v in each), dtype)
+        wanted = quant.quantize_reciprocal(
+            x,
+            np.repeat(scale, 12 // groups).reshape(shape),
+            np.repeat(points, 12 // groups).reshape(shape),
+            dtype,
+        )
         same(ops.quantize(x, scale, points, dtype, axis, target=isa), wanted)
         conformance("quantize in groups", isa)
 
@@ -75,7 +79,7 @@ def test_corner_cases(isa: str, conformance) -> None:
 
 # bits, type of scale and bias -> the rows of FBGEMM's test: ones, and a range of 255 from -64 on
 FIXED = np.array([[1, 1, 1, 1], [-64, -2.75, 61.625, 191]], F)
-FIXED_ROWS = {
+FIXED_ROWS: dict[tuple[Any, Any], list[list[int]]] = {
     (8, "float16"): [[0, 0, 0, 0, 0x00, 0x3C, 0x00, 0x3C], [0, 61, 126, 255, 0x00, 0x3C, 0, 0xD4]],
     (4, "float16"): [[0, 0, 0x00, 0x3C, 0x00, 0x3C], [0x40, 0xF7, 0x40, 0x4C, 0x00, 0xD4]],
     (2, "float16"): [[0, 0x00, 0x3C, 0x00, 0x3C], [0b11010100, 0x50, 0x55, 0x00, 0xD4]],
@@ -91,7 +95,8 @@ def test_rows_of_few_bits(isa: str, dtype: str, conformance) -> None:
     for (bits, params), wanted in FIXED_ROWS.items():
         assert ops.quantize_rows(x, bits, params, target=isa).tolist() == wanted
         conformance("quantize_rows", isa)
-    for bits, params in [*FIXED_ROWS, (8, "float32")]:
+    kinds: list[tuple[Any, Any]] = [*FIXED_ROWS, (8, "float32")]
+    for bits, params in kinds:
         for columns, middle, width in combinations((8, 36, 100), (0, 1000), (10, 1e-3, 0)):
             x = (middle + rng.uniform(-width, width, (5, columns))).astype(dtype)
             wanted = quant.quantize_rows(x, bits, params)
