@@ -115,7 +115,8 @@ def test_each_layer_is_what_onnx_defines(files: zoo.ZooFiles, form: str, level: 
     for node in layers:
         part = _definition(graph, fused, node, set(found))
         expected = reference.run_graph(part, {t: found[t] for t in part.inputs})[node.output]
-        _check(node, found[node.output], expected)
+        computed = node.op == "Quantize" and node.inputs[0] not in graph.inputs
+        _check(node, found[node.output], expected, 1 if computed else _most_steps(node))
     plain = lowgemm.load(compiled(files, form, "host"), threads=2)(x)
     for tensor in graph.outputs:
         assert np.array_equal(plain[tensor], found[tensor]), (
@@ -190,7 +191,8 @@ def _definition(graph: Graph, fused: Graph, layer: Node, known: set[str]) -> Gra
     return part
 
 
-def _check(layer: Node, found: np.ndarray, expected: np.ndarray) -> None:
+def _check(layer: Node, found: np.ndarray, expected: np.ndarray, most: int) -> None:
+    """`most` is the number of steps between codes; what float operators computed may round to the next one."""
     where = f"{layer.op} {layer.name}"
     if expected.dtype == np.float32:
         distance = np.abs(found - expected).max()
@@ -198,7 +200,7 @@ def _check(layer: Node, found: np.ndarray, expected: np.ndarray) -> None:
         return
     steps = np.abs(found.astype(int) - expected.astype(int))
     assert found.dtype == expected.dtype, where
-    assert steps.max() <= _most_steps(layer), where
+    assert steps.max() <= most, where
     share = 0.5 if _sums_halves(layer) else MOST_TIES
     assert np.count_nonzero(steps) <= max(1, share * steps.size), where
 
