@@ -5,12 +5,13 @@
     python -m benchmarks.tuning_spaces judge              trials of the ranker and of random search; the defaults
 
 The first two stop after `--seconds` and go on where they stopped, so that measuring needs a quiet machine for minutes
-only. With `--held-out` they take samples of the spaces of other layers, drawn from FBGEMM's benchmarks, which no
-heuristic was fitted to; `defaults` judges by these.
+only. With `--held-out` they take samples of the spaces of other layers, drawn from FBGEMM's benchmarks, and judge the
+defaults by these.
 """
 
 import hashlib
 import json
+import math
 import tempfile
 import time
 from collections.abc import Iterator
@@ -55,7 +56,8 @@ _GOOD = 0.97
 _SHARE_OF_SPACE = 0.1
 _SHARE_OF_RANDOM = 0.5
 _GOOD_DEFAULT = 1.07
-_PROPOSED = 4
+# As many as the tuner proposes at a time on one machine.
+_PROPOSED = 8
 _RANDOM_SEEDS = 200
 _SAME = (1, 1, 1, 1)
 # Of ResNet-50, mobile networks, and FBGEMM's benchmarks: large and small images, first and last layers, few and many
@@ -183,8 +185,9 @@ class Space:
 
     @property
     def default(self) -> float:
-        """The time of today's default configuration over the best one's."""
-        return self.known[default_config(self.task)] / min(self.known.values())
+        """The time of today's default configuration over the best one's; infinite if it was not measured."""
+        known = self.known
+        return known.get(default_config(self.task), math.inf) / min(known.values())
 
     def again(self) -> list[Any]:
         """What may be the best, by one measurement that an unlucky moment could have changed; the default, too."""
@@ -324,62 +327,57 @@ def _read(path: Path) -> tuple[dict[str, Any], list[Space]]:
     return content["host"], [Space.from_json(data) for data in content["spaces"]]
 
 
-def _render(described: dict[str, Any], spaces: list[Space]) -> str:
+def _render(
+    described: dict[str, Any], spaces: list[Space], judged: dict[str, Any] | None = None
+) -> str:
     parts = ",\n".join(space.render() for space in spaces)
-    return f'{{"host": {json.dumps(described, indent=1)},\n"spaces": [\n{parts}\n]}}\n'
+    head = f'"host": {json.dumps(described, indent=1)},\n"judged": {json.dumps(judged, indent=1)}'
+    return f'{{{head},\n"spaces": [\n{parts}\n]}}\n'
 
 
 @main.command()
+@_held_out_option
 @_record_option
 @click.option("--seeds", default=5, show_default=True)
-def judge(path: Path | None, seeds: int) -> None:
-    """Say how many trials the ranker and random search need, and how far the defaults are from the best."""
-    _, spaces = _read(_record_path(path, held_out=False))
-    click.echo(f"trials until within {1 - _GOOD:.0%} of the best; median of {seeds} seeds")
-    passed: list[tuple[bool, ...]] = []
+def judge(held_out: bool, path: Path | None, seeds: int) -> None:
+    """Say how many trials the ranker and random search need, and how far the defaults are from the best.
+
+    Writes it into the record, too. Of samples, the defaults alone are judged.
+    """
+    path = _record_path(path, held_out)
+    described, spaces = _read(path)
+    rows = []
     for space in spaces:
-        times = space.known
-        others = [r for other in spaces if other is not space for r in records_of(other, 40)]
-        cold, warm = (
-            float(np.median([trials_needed(space, seed, known) for seed in range(seeds)]))
-            for known in ([], others)
-        )
-        drawn = float(np.median([random_trials_needed(space, s) for s in range(_RANDOM_SEEDS)]))
-        tenth, half = _SHARE_OF_SPACE * len(times), _SHARE_OF_RANDOM * drawn
-        passed.append(
-            (
-                cold <= tenth and cold <= half,
-                warm <= tenth and warm <= half,
-                space.default <= _GOOD_DEFAULT,
-            )
-        )
-        click.echo(
-            f"{space.task}: {len(times)} configurations, a tenth is {tenth:.0f}; random {drawn:.0f}, "
-            f"ranker {cold:.0f} {_verdict(passed[-1][0])}, warm {warm:.0f} {_verdict(passed[-1][1])}; "
-            f"default {space.default:.3f} of the best {_verdict(passed[-1][2])}"
-        )
-    for title, verdicts in zip(
-        ("ranker within both bounds", "the same, warm", "defaults near the best"),
-        zip(*passed, strict=True),
-        strict=True,
-    ):
-        click.echo(f"{title}: {sum(verdicts)} of {len(spaces)}")
+        row: dict[str, Any] = {"task": str(space.task), "configurations": len(space.known)}
+        if not held_out:
+            others = [r for other in spaces if other is not space for r in records_of(other, 40)]
+            row |= _searched(space, others, seeds)
+        row["default"] = round(space.default, 3)
+        row["default_holds"] = space.default <= _GOOD_DEFAULT
+        click.echo(json.dumps(row))
+        rows.append(row)
+    total = {key: sum(row[key] for row in rows) for key in rows[0] if key.endswith("holds")}
+    click.echo(f"of {len(rows)}: {json.dumps(total)}")
+    judged = {"commit": host.commit(ROOT), "seeds": seeds, "rows": rows, "total": total}
+    path.write_text(_render(described, spaces, judged))
 
 
-@main.command()
-@_record_option
-def defaults(path: Path | None) -> None:
-    """Say how far today's defaults are from the best of each held-out sample."""
-    _, spaces = _read(_record_path(path, held_out=True))
-    for space in spaces:
-        click.echo(
-            f"{space.task}: {len(space.known)} configurations; default {space.default:.3f} of the best "
-            f"{_verdict(space.default <= _GOOD_DEFAULT)}"
-        )
-
-
-def _verdict(holds: bool) -> str:
-    return "(holds)" if holds else "(fails)"
+def _searched(space: Space, others: list[Record], seeds: int) -> dict[str, Any]:
+    """Medians of the trials that it takes: the ranker cold, or warm with the records `others`, and random search."""
+    cold, warm = (
+        float(np.median([trials_needed(space, seed, known) for seed in range(seeds)]))
+        for known in ([], others)
+    )
+    drawn = float(np.median([random_trials_needed(space, s) for s in range(_RANDOM_SEEDS)]))
+    most = min(_SHARE_OF_SPACE * len(space.known), _SHARE_OF_RANDOM * drawn)
+    return {
+        "random_trials": drawn,
+        "allowed_trials": round(most, 1),
+        "ranker_trials": cold,
+        "ranker_holds": cold <= most,
+        "warm_trials": warm,
+        "warm_holds": warm <= most,
+    }
 
 
 def records_of(space: Space, count: int) -> list[Record]:

@@ -122,7 +122,7 @@ def describe(threads: int, root: Path | None = None) -> dict[str, Any]:
         "load_average": os.getloadavg()[0],
         "system": platform.platform(),
         "versions": {"python": platform.python_version(), **_versions()},
-        "commit": _commit(root),
+        "commit": commit(root),
     }
 
 
@@ -153,7 +153,7 @@ def _cpu_name() -> str:
     return platform.processor()
 
 
-def _commit(root: Path | None) -> str | None:
+def commit(root: Path | None) -> str | None:
     """The last commit that changed what is measured or how, with "+" behind it if files differ from it."""
     if root is None:
         return None
