@@ -10,6 +10,7 @@ import click
 
 from benchmarks import RECORDS, ROOT, families, zoo
 from benchmarks.families import FAMILIES
+from lowgemm import targets
 from lowgemm.bench import host, record
 from lowgemm.errors import LowgemmError
 
@@ -116,15 +117,26 @@ for _name in FAMILIES:
     help="Which, separated by commas.",
 )
 @click.option("--seconds", type=float, help="Measuring time for each row.  [default: the family's]")
-@click.option("--json-dir", "folder", type=_FOLDER, default=RECORDS, show_default=True)
+@click.option(
+    "--json-dir",
+    "folder",
+    type=_FOLDER,
+    help="By default the folder of this CPU's level in benchmarks/records.",
+)
 @_ZOO
 def run_all(
-    threads: int, state: str, names: str, seconds: float | None, folder: Path, directory: Path
+    threads: int,
+    state: str,
+    names: str,
+    seconds: float | None,
+    folder: Path | None,
+    directory: Path,
 ) -> None:
     """All families, each into FAMILY-THREADSt.json; what is there already is not measured again.
 
     With several threads, rows say how they scale if the records on one thread are there.
     """
+    folder = folder or RECORDS / targets.host().level
     for name in names.split(","):
         if name not in FAMILIES:
             raise click.UsageError(f"no family {name}; there are {', '.join(FAMILIES)}")

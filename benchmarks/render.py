@@ -41,17 +41,16 @@ _PEERS = {
 
 
 def render(text: str, directory: Path = RECORDS) -> str:
-    """`text` with what stands between its markers replaced by tables of the records in `directory`.
+    """`text` with what stands between its markers, `benchmarks:LEVEL/TABLE`, replaced by tables of the records.
 
-    A table whose records are missing becomes empty.
+    Those of hosts of a level are in its folder of `directory`. A table whose records are missing becomes empty.
     """
-    for section, table in _SECTIONS.items():
-        opening, closing = f"<!-- benchmarks:{section} -->", f"<!-- /benchmarks:{section} -->"
-        if opening in text:
-            body = "\n".join([opening, *table(directory), closing])
-            pattern = f"{re.escape(opening)}.*?{re.escape(closing)}"
-            text = re.sub(pattern, lambda _, body=body: body, text, flags=re.DOTALL)
-    return text
+
+    def replaced(found: re.Match[str]) -> str:
+        lines = _TABLES[found["table"]](directory / found["level"])
+        return "\n".join([found["opening"], *lines, found["closing"]])
+
+    return _MARKED.sub(replaced, text)
 
 
 def _models(directory: Path) -> list[str]:
@@ -111,7 +110,12 @@ def _layers(directory: Path) -> list[str]:
     ]
 
 
-_SECTIONS: dict[str, Callable[[Path], list[str]]] = {"models": _models, "layers": _layers}
+_TABLES: dict[str, Callable[[Path], list[str]]] = {"models": _models, "layers": _layers}
+_MARKED = re.compile(
+    rf"(?P<opening><!-- benchmarks:(?P<level>\w+)/(?P<table>{'|'.join(_TABLES)}) -->).*?"
+    r"(?P<closing><!-- /benchmarks:(?P=level)/(?P=table) -->)",
+    re.DOTALL,
+)
 
 
 def _load(family: str, directory: Path) -> list[Record]:

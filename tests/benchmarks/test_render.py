@@ -14,14 +14,14 @@ HOST = {
 }  # fmt: skip
 PAGE = """Before.
 
-<!-- benchmarks:models -->
+<!-- benchmarks:avx2/models -->
 stale
-<!-- /benchmarks:models -->
+<!-- /benchmarks:avx2/models -->
 
 Between.
 
-<!-- benchmarks:layers -->
-<!-- /benchmarks:layers -->
+<!-- benchmarks:avx2/layers -->
+<!-- /benchmarks:avx2/layers -->
 After.
 """
 
@@ -41,15 +41,17 @@ def model(
 
 @pytest.fixture
 def records(tmp_path: Path) -> Path:
+    folder = tmp_path / "avx2"
+    folder.mkdir()
     peers = {"onnxruntime qdq": 2500.0, "onnxruntime qop": 1500.0, "openvino float": 3000.0}
-    write(tmp_path, "models-2t.json", [model(2, peers)])
+    write(folder, "models-2t.json", [model(2, peers)])
     wrong = {"onnxruntime qdq": 900.0, "openvino qdq": 750.0}
     rows = [model(1, {"onnxruntime qop": 1500.0}, 9e6, wrong), model(1, peers)]
-    write(tmp_path, "models-1t.json", rows)
-    write(tmp_path, "models-1t-flushed.json", [model(7, peers)])
+    write(folder, "models-1t.json", rows)
+    write(folder, "models-1t-flushed.json", [model(7, peers)])
     summary = {"rows": 3, "rows_won": 2, "geomean_ratio": 1.26, "min_ratio": 0.5}
-    write(tmp_path, "conv-1t.json", [model(1, {"fbgemm": 1.0})], summary)
-    write(tmp_path, "weights-2t.json", [model(2, {})], summary | {"geomean_scaling": 1.9})
+    write(folder, "conv-1t.json", [model(1, {"fbgemm": 1.0})], summary)
+    write(folder, "weights-2t.json", [model(2, {})], summary | {"geomean_scaling": 1.9})
     return tmp_path
 
 
