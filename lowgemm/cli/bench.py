@@ -69,16 +69,16 @@ def bench_command(
         )
     if record_path is not None:
         check_output(record_path, model, "--json")
-    for name in names:
-        if not installed(name):
-            note(f"{name} is not installed, so it is not measured: pip install {name}")
-    if not installed("onnxruntime"):
-        note("results are not checked: that takes onnxruntime")
     calibration = None
     if calibrate is not None:
         from lowgemm.frontend.quantize import load_samples
 
         calibration = load_samples(calibrate)
+    for name in names:
+        if not installed(name):
+            note(f"{name} is not installed, so it is not measured: pip install {name}")
+    if not installed("onnxruntime"):
+        note("results are not checked: that takes onnxruntime")
     count = threads or len(os.sched_getaffinity(0))
     described, setting = host.prepare(count, seconds, "warm")
     progress(f"compiling and measuring {model}")

@@ -38,6 +38,7 @@ _SOURCES = (
     "artifact",
     "packing.py",
     "packing_panels.py",
+    "quant",
     "tiling",
     "codegen.py",
     "targets",
