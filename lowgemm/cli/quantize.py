@@ -20,8 +20,19 @@ from lowgemm.cli._options import calibrate_option, model_argument, note, progres
     help="The quantized model to write.",
 )
 @shape_option
+@click.option(
+    "--reduce-range/--no-reduce-range",
+    default=True,
+    show_default=True,
+    help="Keep the sums of neighbouring weights small enough for vpmaddubsw, which is faster without VNNI "
+    "and right in engines that saturate there; or use all of int8.",
+)
 def quantize_command(
-    model: Path, calibrate: Path, output: Path, shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    model: Path,
+    calibrate: Path,
+    output: Path,
+    shapes: tuple[tuple[str, tuple[int, ...]], ...],
+    reduce_range: bool,
 ) -> None:
     """Quantize the float ONNX file MODEL: 8-bit activations, 8-bit weights per channel (QDQ).
 
@@ -33,5 +44,5 @@ def quantize_command(
 
     samples = load_samples(calibrate)
     progress(f"calibrating {model}")
-    quantize(model, samples, output, shapes=dict(shapes) or None)
+    quantize(model, samples, output, shapes=dict(shapes) or None, reduce_range=reduce_range)
     note(f"wrote {output} ({output.stat().st_size / 1024:.0f} KiB)")
