@@ -33,7 +33,7 @@ def schedule_elementwise(
     fused = sch.fuse(*spatial) if len(spatial) > 1 else spatial[0]
     total = _steps.extent(sch, fused)
     run = uniform or total
-    v = _steps.largest_divisor(run, width)
+    v = _steps.vector_width(run, width)
     chunk = _steps.largest_divisor(total // v, max(1, grain // v))
     outer, middle, inner = sch.split(fused, [None, chunk, v])
     if len(loops) == len(spatial) and v > 1:
@@ -79,7 +79,7 @@ def schedule_scale(func: tvm.tirx.PrimFunc) -> tvm.tirx.PrimFunc:
     sch = s_tir.Schedule(func)
     pixel, channel = sch.get_loops(sch.get_sblock("dst"))
     pixels, channels = (_steps.extent(sch, loop) for loop in (pixel, channel))
-    width = _steps.largest_divisor(channels, 16)
+    width = _steps.vector_width(channels, 16)
     block = _steps.largest_divisor(pixels, max(1, _GRAIN // channels))
     outer, inner = sch.split(pixel, [None, block])
     vectors, lane = sch.split(channel, [None, width])
@@ -124,7 +124,7 @@ def schedule_pool(func: tvm.tirx.PrimFunc, channels: int) -> tvm.tirx.PrimFunc:
     """Schedule `topi.qpool`: pixels in parallel, the window inside, vectors of channels innermost."""
     sch = s_tir.Schedule(func)
     dst = sch.get_sblock("dst")
-    width = _steps.largest_divisor(channels, 32)
+    width = _steps.vector_width(channels, 32)
     if _has_block(sch, "acc"):
         acc = sch.get_sblock("acc")
         n, y, x, c = sch.get_loops(dst)

@@ -35,7 +35,7 @@ def schedule_float(func: tvm.tirx.PrimFunc) -> tvm.tirx.PrimFunc:
             if total > 1:
                 sch.parallel(fused)
             continue
-        width = _steps.largest_divisor(total, _VECTOR)
+        width = _steps.vector_width(total, _VECTOR)
         chunk = _steps.largest_divisor(total // width, max(1, _GRAIN // width))
         outer, _, inner = sch.split(fused, [None, chunk, width])
         if width > 1:
@@ -71,7 +71,7 @@ def _vectorize_sums(sch: s_tir.Schedule, block, loops: list, count: int) -> None
     Each sum keeps its order, and there are as many at a time as a vector has lanes.
     """
     *outer, column = loops[:count]
-    width = _steps.largest_divisor(_steps.extent(sch, column), _VECTOR)
+    width = _steps.vector_width(_steps.extent(sch, column), _VECTOR)
     column_outer, lane = sch.split(column, [None, width])
     sch.reorder(column_outer, *loops[count:], lane)
     fused = sch.fuse(*outer) if len(outer) > 1 else outer[0]
