@@ -37,8 +37,8 @@ from lowgemm.topi._gemm import GemmForm as GemmForm
 from lowgemm.topi._gemm import qgemm as qgemm
 from lowgemm.topi._int64_gemm import Int64GemmArguments as Int64GemmArguments
 from lowgemm.topi._kernels import copy_into as copy_into
-from lowgemm.topi._kernels import lookup as lookup
-from lowgemm.topi._kernels import lookup_table as lookup_table
+from lowgemm.topi._lookup import lookup as lookup
+from lowgemm.topi._lookup import lookup_table as lookup_table
 from lowgemm.topi._narrow import is_nan as is_nan
 from lowgemm.topi._narrow import narrowed as narrowed
 from lowgemm.topi._narrow import stored as stored
