@@ -6,11 +6,13 @@
 import tvm
 from tvm.script import tirx as T
 
+from lowgemm.topi import _script
+
 
 def copy_into(rows: int, run: int, out_run: int, offset: int, dtype: str) -> tvm.tirx.PrimFunc:
     """dst[r, offset + i] = src[r, i]: one operand of a concatenation. src `(rows, run)`, dst `(rows, out_run)`."""
 
-    @T.prim_func(s_tir=True)
+    @_script.prim_func(s_tir=True)
     def func(src: T.Buffer((rows, run), dtype), dst: T.Buffer((rows, out_run), dtype)) -> None:
         T.func_attr({"global_symbol": "main", "tirx.noalias": True})
         for r in T.serial(rows):

@@ -10,6 +10,8 @@ import numpy as np
 import tvm
 from tvm.script import tirx as T
 
+from lowgemm.topi import _script
+
 # Vectors that go through the sixteen rows together: each row is loaded once for all of them.
 _TOGETHER = 4
 # A task is so many bytes: some two microseconds.
@@ -45,7 +47,7 @@ def _short(size: int, width: int, permute: bool) -> tvm.tirx.PrimFunc:
     """A loop over fewer codes than a vector has."""
     first, rows, columns = (0, 4, 64) if permute else (16, 16 + 256 // width, width)
 
-    @T.prim_func(s_tir=True)
+    @_script.prim_func(s_tir=True)
     def func(
         src: T.Buffer((size,), "uint8"),
         table: T.Buffer((rows, columns), "uint8"),
@@ -82,7 +84,7 @@ def _permuted(size: int) -> tvm.tirx.PrimFunc:
         below = codes < T.broadcast(T.uint8(128), width)
         return T.Select(below, permute(table, codes, 0), permute(table, codes, 2))
 
-    @T.prim_func(s_tir=True)
+    @_script.prim_func(s_tir=True)
     def func(
         src: T.Buffer((size,), "uint8"),
         table: T.Buffer((4, 64), "uint8"),
@@ -125,7 +127,7 @@ def _shuffled(size: int, width: int) -> tvm.tirx.PrimFunc:
     def pick(table, codes):
         return functools.reduce(operator.xor, (step(table, codes, row) for row in range(16)))
 
-    @T.prim_func(s_tir=True)
+    @_script.prim_func(s_tir=True)
     def func(
         src: T.Buffer((size,), "uint8"),
         table: T.Buffer((rows, width), "uint8"),
