@@ -56,8 +56,8 @@ from lowgemm.topi._pointwise import requantizing as requantizing
 from lowgemm.topi._pointwise import requantizing_fixed as requantizing_fixed
 from lowgemm.topi._resample import resample as resample
 from lowgemm.topi._rowwise import RowFormat as RowFormat
-from lowgemm.topi._sparse import BLOCK as BLOCK
 from lowgemm.topi._script import prim_func as prim_func
+from lowgemm.topi._sparse import BLOCK as BLOCK
 from lowgemm.topi._sparse import SPARSE_PARAMS as SPARSE_PARAMS
 from lowgemm.topi._sparse import SparseForm as SparseForm
 from lowgemm.topi._sparse import sparse_code as sparse_code
