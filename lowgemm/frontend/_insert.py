@@ -131,14 +131,14 @@ def _is_absorbed(match: Matcher, node: Node, chosen: set[int]) -> bool:
     user = match.only_use(node.output) if len(node.outputs) == 1 else None
     if user is None or id(user) not in chosen:
         return False
-    if _is_table(match.graph, node) and _is_table(match.graph, user):
+    if is_table(match.graph, node) and is_table(match.graph, user):
         return True
     if node.op not in (*_PRODUCTS, "Add", "Mul") or user.op not in ("Relu", "Clip"):
         return False
     return user.op == "Relu" or user.attrs["min"] <= 0 <= user.attrs["max"]
 
 
-def _is_table(graph: Graph, node: Node) -> bool:
+def is_table(graph: Graph, node: Node) -> bool:
     """Whether every element of the result depends on one element, in the same way everywhere."""
     others = [graph.constants.get(tensor) for tensor in node.inputs[1:]]
     if node.op in ("Add", "Mul"):

@@ -83,6 +83,7 @@ def quantize_graph(
     from lowgemm.frontend._import import import_model
     from lowgemm.frontend._insert import Inserter, plan_regions
     from lowgemm.frontend._read import read_model
+    from lowgemm.frontend._trim import trim_ranges
 
     if method not in ("minmax", "mse"):
         raise CalibrationError(f'calibration method {method!r} is neither "minmax" nor "mse"')
@@ -96,7 +97,7 @@ def quantize_graph(
         raise CalibrationError(
             "the model has no convolution or matrix product with constant weights to quantize"
         )
-    ranges = measure_ranges(graph, plan.tensors, batches, method)
+    ranges = trim_ranges(graph, plan, measure_ranges(graph, plan.tensors, batches, method))
     quantized = Inserter(graph, plan, ranges, reduce_range).build()
     quantized.validate()
     return quantized

@@ -144,6 +144,46 @@ def test_a_reduced_range_is_no_smaller_than_sums_in_16_bits_need():
     assert any(np.any(a != b) for a, b in zip(reduced, full, strict=True))
 
 
+def real_range(graph: Graph, tensor: str) -> tuple[float, float]:
+    """What the first and the last code of a quantized tensor stand for."""
+    (pair,) = (n for n in graph.nodes if n.op == PAIR[0] and n.inputs[0] == tensor)
+    scale, zero = (float(graph.constants[name]) for name in pair.inputs[1:])
+    return scale * (0 - zero), scale * (255 - zero)
+
+
+def test_codes_are_not_spent_on_what_an_activation_makes_nothing_of():
+    """Below -3 a hard-swish is 0; a hard sigmoid is flat on both sides. The layers' own results reach -20 and 20."""
+    nodes = [
+        conv("x", "t0"), node("HardSwish", "t0", "t1"),
+        conv("t1", "t2", "v"), node("HardSigmoid", "t2", "t3", alpha=1 / 6, beta=0.5),
+        conv("t3", "y", "v"),
+    ]  # fmt: skip
+    graph = quantized(nodes, CONV)
+    low, high = real_range(graph, "t0")
+    assert -3.1 < low < -2.9
+    assert high > 10
+    low, high = real_range(graph, "t2")
+    assert -3.1 < low < -2.9
+    assert 2.9 < high < 3.1
+
+
+def test_codes_are_spent_on_what_others_read():
+    nodes = [conv("x", "t0"), node("HardSwish", "t0", "t1"), node("Add", "t0 t1", "y")]
+    assert real_range(quantized(nodes, CONV), "t0")[0] < -10
+
+
+def test_a_chain_of_functions_is_trimmed_as_one():
+    """What counts is the step of the codes behind the last one: here the first one's 0 is a large number."""
+    nodes = [
+        conv("x", "t0"), node("HardSwish", "t0", "t1"), node("Mul", "t1 half", "t2"),
+        node("Add", "t2 far", "t3"), conv("t3", "y", "v"),
+    ]  # fmt: skip
+    constants = CONV | {"half": np.float32(0.5), "far": np.float32(40.0)}
+    low, high = real_range(quantized(nodes, constants), "t0")
+    assert -3 < low < -2.5
+    assert high > 10
+
+
 def test_copies_keep_their_parameters():
     nodes = [
         conv("x", "t0"), node("MaxPool", "t0", "t1", kernel_shape=[2, 2]),
