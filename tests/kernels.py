@@ -132,12 +132,15 @@ def _ties(rng, x_shape, dtype, w_shape):
 
 
 def _limit_of(summed: int):
-    """The largest codes by the largest weights of which 16 bits hold the products of `summed` pairs, and no more."""
+    """Any codes and weights of which 16 bits hold the products of `summed` pairs, most of them the largest."""
 
     def data(rng, x_shape, dtype, w_shape):
-        limits, most = np.iinfo(dtype), 64 // summed
-        x = np.where(rng.random(x_shape) < 0.9, limits.max, limits.min).astype(dtype)
-        return x, np.where(rng.random(w_shape) < 0.9, most, -most).astype(np.int8)
+        most = 64 // summed
+        x = full_range(rng, x_shape, dtype)
+        x[rng.random(x_shape) < 0.7] = np.iinfo(dtype).max
+        w = rng.integers(-most, most, w_shape, np.int8, endpoint=True)
+        w[rng.random(w_shape) < 0.7] = most
+        return x, w if rng.random() < 0.5 else -w
 
     return data
 

@@ -16,6 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lowgemm import ops, reference
+from lowgemm.packing import ConvPacking, ConvShape, dot_layout
+from lowgemm.targets import LEVELS, CpuTarget
+from lowgemm.tiling import conv_lanes, summing_target
 
 import emulated
 from gemm_check import CODES, Product, added, same, stage, with_stride
@@ -24,6 +27,15 @@ from kernels import HARD_DATA, full_range
 
 THOROUGH = settings.get_current_profile_name() == "thorough"
 POOLS, KERNELS, EXAMPLES = (10, 7, 200) if THOROUGH else (1, 8, 150)
+
+
+def lone(rng, x_shape, dtype, w_shape):
+    """Weights of the whole range, each among zeros: sums of 16 bits hold their products with any codes."""
+    apart = np.indices(w_shape).sum(0) % 8 == 0
+    return full_range(rng, x_shape, dtype), np.where(apart, full_range(rng, w_shape, "int8"), 0)
+
+
+DATA = {**HARD_DATA, "lone": lone}
 
 
 def draw_kernel(data: st.DataObject, pool: list[Any], label: str) -> Any:
@@ -180,11 +192,11 @@ def draw_operands(data: st.DataObject, kernel: Kernel, rng) -> tuple[Product, np
         st.sampled_from([(), (), (1,), (3,), (2, 2)]), label="leading axes"
     )
     batched = len(lead) == 1 and groups == 1 and data.draw(st.booleans(), label="batched")
-    kind = data.draw(st.sampled_from(list(HARD_DATA)), label="data")
+    kind = data.draw(st.sampled_from(list(DATA)), label="data")
     shape = (*lead, rows, groups * depth)
     parts = next(iter(lead)) if batched else groups
     b_shape = (*lead, depth, columns) if batched else (groups * depth, columns)
-    a, b = HARD_DATA[kind](rng, shape, kernel.a_dtype, b_shape)
+    a, b = DATA[kind](rng, shape, kernel.a_dtype, b_shape)
     if kernel.quantize:
         a = rng.normal(0, 1, shape).astype(np.float32)
         a *= np.exp(rng.normal(0, 2, (*shape[:-1], 1))).astype(np.float32)
@@ -218,6 +230,23 @@ def draw_operands(data: st.DataObject, kernel: Kernel, rng) -> tuple[Product, np
             turned = turned.swapaxes(1, 2).reshape(groups * columns, depth)
         product = replace(product, b=turned, transposed=True)
     return product, a
+
+
+@pytest.mark.parametrize("isa", ["avx2", "avx512"])
+def test_data_has_weights_for_every_kernel(isa: str) -> None:
+    """Without VNNI, a weight decides how many of its products are summed in 16 bits."""
+    shape = ConvShape(1, 5, 5, 16, 5, (3, 3))
+    rng = np.random.default_rng(0)
+    found = set()
+    for kind in DATA.values():
+        _, w = kind(rng, (1, 5, 5, 16), "uint8", (5, 16, 3, 3))
+
+        def fits(view: CpuTarget, w: np.ndarray = w) -> bool:
+            packing = ConvPacking.of(shape, dot_layout(view, conv_lanes(shape, view)))
+            return packing.sums_fit(packing.pack(w))
+
+        found.add(summing_target(LEVELS[isa], fits).summed)
+    assert found == {0, 1, 2}
 
 
 @pytest.mark.emulated
@@ -337,8 +366,8 @@ def test_any_convolution(isa: str, pool: int, data: st.DataObject) -> None:
     if case.transposed:
         w_shape = (groups * case.ins, case.outs, *case.kernel)
     x_shape = (case.batch, *case.sizes, groups * case.ins)
-    kind = data.draw(st.sampled_from(list(HARD_DATA)), label="data")
-    x, w = HARD_DATA[kind](rng, x_shape, case.x_dtype, w_shape)
+    kind = data.draw(st.sampled_from(list(DATA)), label="data")
+    x, w = DATA[kind](rng, x_shape, case.x_dtype, w_shape)
     middle = 0
     if data.draw(st.booleans(), label="uint8 weight"):
         w, middle = (w.astype(np.int16) + 128).astype(np.uint8), 128
