@@ -86,7 +86,7 @@ def dequantize(
         OperandError: naming the argument, what was expected and what came.
     """
     q = operand(q, "q", _CODES)
-    dtype = "uint8" if q.dtype is _CODES[0] else "int8"
+    dtype = "uint8" if q.dtype == _CODES[0] else "int8"
     params = (_scales(scale, "scale"), _zero_points(zero_point, dtype))
     kernel = functools.partial(_dequantize_kernel, dtype, target_key(target))
     out = result(out, q.shape, np.dtype(np.float32), q)
@@ -266,6 +266,7 @@ def _zero_points(zero_point: Any, dtype: str) -> Values:
 
 
 def _limits(dtype: str) -> tuple[int, int]:
+    """The ends of the codes of a dtype."""
     one_of("dtype", dtype, tuple(_LIMITS))
     return _LIMITS[dtype]
 

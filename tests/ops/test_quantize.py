@@ -1,5 +1,6 @@
 """Codes and real numbers equal their definitions in `quant`, bit for bit, for every size, axis and value."""
 
+import pickle
 import warnings
 from itertools import product
 
@@ -12,6 +13,7 @@ from lowgemm.reference import output_stage
 
 import fences
 from isa import isas
+from kernels import full_range
 
 F = np.float32
 # None, one, and around one vector of each level; around a task; several tasks.
@@ -270,6 +272,14 @@ class Lender:
         return self._value.__dlpack_device__()
 
 
+def test_arrays_that_were_pickled(rng) -> None:
+    """Their dtype is equal to numpy's own, and another object."""
+    for kind in ("uint8", "int8"):
+        q = pickle.loads(pickle.dumps(full_range(rng, (3, 5), kind)))
+        assert q.dtype is not np.dtype(kind)
+        assert same(ops.dequantize(q, 0.02, 3), quant.dequantize_linear(q, 0.02, 3))
+
+
 def test_arrays_of_other_libraries(rng) -> None:
     x = rng.normal(0, 3, (3, 5)).astype(F)
     assert same(ops.quantize(Lender(x), 0.02, 131), quant.quantize_reciprocal(x, 0.02, 131))
@@ -310,6 +320,18 @@ REFUSED = {
         lambda: ops.quantize(X, 1.0, 300),
         "zero_point: expected integers from 0 to 255, got 300",
     ),
+    "no scale": (
+        lambda: ops.quantize(X, "fine"),
+        "scale: expected real numbers, got 'fine'",
+    ),
+    "type of axis": (
+        lambda: ops.quantize(X, [1.0, 2.0], axis="rows"),  # type: ignore[arg-type]
+        "axis: expected an integer from -2 to 1, got 'rows'",
+    ),
+    "type of dtype": (
+        lambda: ops.quantize(X, 1.0, 0, np.dtype("uint8")),  # type: ignore[arg-type]
+        "dtype: expected one of uint8, int8, got dtype('uint8')",
+    ),
     "real zero point": (
         lambda: ops.quantize(X, 1.0, 0.5),
         "zero_point: expected integers from 0 to 255, got 0.5",
@@ -324,7 +346,7 @@ REFUSED = {
     ),
     "axis": (
         lambda: ops.quantize(X, [1.0, 2.0], axis=2),
-        "axis: expected one of 2 axes for 2 values, got 2",
+        "axis: expected an integer from -2 to 1, got 2",
     ),
     "groups": (
         lambda: ops.quantize(X, [1.0] * 4, axis=1),
