@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lowgemm.ops._arrays import array, expect, level
+from lowgemm.ops._arrays import array, expect, instance, level
 from lowgemm.ops._gemm import PackedGemm
 from lowgemm.ops._library import Library, kernels
 from lowgemm.ops._output import Output, stage_arguments
@@ -39,7 +39,14 @@ class PackedGemmAcc16(PackedGemm):
         self._outliers = outliers
 
     def with_output(self, output: Output) -> PackedGemmAcc16:
-        """The same packed weight with another output stage."""
+        """The same packed weight with another output stage.
+
+        Args:
+            output: in the place of the first one.
+
+        Raises:
+            OperandError: it does not fit the product, as in `pack_gemm_acc16`.
+        """
         options = self._options.with_output(output)
         parts = []
         for part in self._parts:
@@ -145,6 +152,7 @@ def pack_gemm_acc16(
         OperandError: an argument does not fit; also if the depth is so large that an exact sum could exceed 32 bits.
         TargetError: no such level, or this CPU lacks it.
     """
+    instance("output", output, Output)
     b = expect(array(b, "b"), "b", "int8")
     matrices = right_matrices(b, groups, transposed)
     batched = b.ndim == 3

@@ -99,13 +99,48 @@ def aligned(values: np.ndarray) -> np.ndarray:
 
 
 def one_of(name: str, value: Any, allowed: Sequence) -> None:
-    """Refuse a `value` that is not `allowed`.
+    """Refuse a `value` that is not `allowed`: strings, ints and None, and nothing that only equals them.
 
     Raises:
         OperandError: it is not.
     """
-    if value not in allowed:
-        raise OperandError(f"{name}: expected one of {', '.join(map(str, allowed))}, got {value}")
+    plain = value is None or isinstance(value, str | int)
+    if not plain or value not in allowed:
+        text = value if isinstance(value, str) else repr(value)
+        raise OperandError(f"{name}: expected one of {', '.join(map(str, allowed))}, got {text}")
+
+
+def instance(name: str, value: Any, kind: type) -> None:
+    """Refuse a `value` that is neither None nor a `kind`.
+
+    Raises:
+        OperandError: it is not.
+    """
+    if value is not None and not isinstance(value, kind):
+        raise OperandError(f"{name}: expected {kind.__name__}, got {value!r}")
+
+
+def apart(out: np.ndarray, *inputs: np.ndarray) -> None:
+    """Refuse an `out` that shares memory with an input.
+
+    Raises:
+        OperandError: it does.
+    """
+    if any(np.may_share_memory(out, each) for each in inputs):
+        raise OperandError("out: expected memory apart from the inputs")
+
+
+def numbers(value: Any, name: str) -> np.ndarray:
+    """Real numbers as float32; infinite, if they are too large.
+
+    Raises:
+        OperandError: they are of another kind.
+    """
+    try:
+        with np.errstate(over="ignore"):
+            return np.asarray(value, np.float32)
+    except (TypeError, ValueError):
+        raise OperandError(f"{name}: expected real numbers, got {value!r}") from None
 
 
 def positive_scale(value: Any, name: str) -> np.ndarray:
@@ -114,8 +149,7 @@ def positive_scale(value: Any, name: str) -> np.ndarray:
     Raises:
         OperandError: one is zero, negative, infinite or NaN, or there is none.
     """
-    with np.errstate(over="ignore"):
-        scale = np.asarray(value, np.float32)
+    scale = numbers(value, name)
     if not scale.size:
         raise OperandError(f"{name}: expected at least one scale")
     if not (np.isfinite(scale) & (scale > 0)).all():
@@ -157,6 +191,8 @@ def level(target: str | CpuTarget) -> CpuTarget:
     Raises:
         TargetError: there is no such level, this CPU lacks what it needs, or the operating system does not permit it.
     """
+    if not isinstance(target, str | CpuTarget):
+        raise TargetError(f"target: expected a level's name, got {target!r}")
     found, *others = [target] if isinstance(target, CpuTarget) else targets.parse(target)
     if others:
         raise TargetError(f'target: expected one level, got "{target}"')

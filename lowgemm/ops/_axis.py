@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lowgemm.ops._arrays import OperandError
+from lowgemm.ops._arrays import OperandError, integer
 from lowgemm.ops._prepared import Prepared, resolve
 
 # An element of a pointwise operator takes as long as some 60 multiply-accumulates of a matrix product.
@@ -61,9 +61,9 @@ def along(
         held = _repeated(columns, run, x.shape[-1]) if columns else ()
         run(work, x.reshape(-1), *singles, *held, *numbers, out.reshape(-1))
         return
-    if axis is None or not -x.ndim <= axis < x.ndim:
-        raise OperandError(f"axis: expected one of {x.ndim} axes for {count} values, got {axis}")
-    axis %= x.ndim
+    if axis is None:
+        raise OperandError(f"axis: expected one of {x.ndim} axes for {count} values, got None")
+    axis = integer(axis, "axis", -x.ndim, x.ndim - 1) % x.ndim
     size, inner = x.shape[axis], prod(x.shape[axis + 1 :])
     if size % count:
         raise OperandError(f"axis: expected a size that {count} values divide, got {size}")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lowgemm.errors import LowgemmError
+from lowgemm.ops._arrays import integer
 from lowgemm.ops._library import Library, runtime
 
 # A kernel of fewer multiply-accumulates, or as much other work, takes some 2 us: no second thread is worth waking.
@@ -213,11 +214,10 @@ def set_num_threads(threads: int) -> None:
     """Let calls from now on share their work among `threads` threads (at first: as many as the CPUs allowed).
 
     Raises:
-        ValueError: `threads` is not a positive integer.
+        OperandError: `threads` is not a positive integer.
+        ArtifactError: so many cannot be started.
     """
-    if not isinstance(threads, int) or threads < 1:
-        raise ValueError(f"threads: expected a positive integer, got {threads!r}")
-    runtime().set_threads(threads)
+    runtime().set_threads(integer(threads, "threads", 1))
 
 
 def get_num_threads() -> int:

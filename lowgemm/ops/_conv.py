@@ -8,7 +8,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lowgemm.ops._arrays import OperandError, array, contiguous, expect, integer, level
+from lowgemm.ops._arrays import (
+    OperandError,
+    array,
+    contiguous,
+    expect,
+    instance,
+    integer,
+    level,
+    one_of,
+)
 from lowgemm.ops._conv_plan import Filters, Plan, per_channel
 from lowgemm.ops._output import EIGHT_BIT, Output, spread, store_type
 from lowgemm.ops._prepared import bits_of, result
@@ -25,6 +34,7 @@ class PackedConv:
     """
 
     def __init__(self, filters: Filters, output: Output) -> None:
+        instance("output", output, Output)
         self._filters, self.output = filters, output
         self.target = filters.target
         self.in_channels, self.out_channels = filters.in_channels, filters.out_channels
@@ -39,7 +49,7 @@ class PackedConv:
     def __call__(
         self, x: Any, out: np.ndarray | None = None, *, residual: Any = None
     ) -> np.ndarray:
-        """Convolve.
+        """The convolution, and what the output stage makes of it: `pack_conv` has the formula.
 
         Args:
             x: `(batch, *sizes, in_channels)`, contiguous, in the dtype packed for.
@@ -85,7 +95,14 @@ class PackedConv:
         return run
 
     def with_output(self, output: Output) -> PackedConv:
-        """The same packed weight with another output stage."""
+        """The same packed weight with another output stage.
+
+        Args:
+            output: in the place of the first one.
+
+        Raises:
+            OperandError: it does not fit the convolution, as in `pack_conv`.
+        """
         return PackedConv(self._filters, output)
 
     def out_shape(self, x_shape: Sequence[int]) -> tuple[int, ...]:
@@ -93,6 +110,9 @@ class PackedConv:
 
         Args:
             x_shape: the input's, `(batch, *sizes, in_channels)`.
+
+        Returns:
+            `(batch, *out_sizes, out_channels)`, with the sizes of `pack_conv`.
 
         Raises:
             OperandError: the input has another number of axes or channels, or is too small.
@@ -170,8 +190,8 @@ def pack_conv(
             "fbgemm" `(groups, *kernel, in / groups, out / groups)`, transposed
             `(groups, out / groups, *kernel, in / groups)`. The number of its axes says that of the input.
         x_dtype: of the input: uint8 or int8.
-        x_zero_point: of the input.
-        weight_zero_point: a scalar, one for each group, or one for each output channel.
+        x_zero_point: the code of 0 in the input.
+        weight_zero_point: that of the weight: a scalar, one for each group, or one for each output channel.
         strides, dilations: one for all axes, or one for each.
         padding: one number for all ends of all axes, one for both ends of each axis, or all begins, then all ends.
         groups: of channels; as many as input channels make a depthwise convolution, with any number of outputs each.
@@ -180,6 +200,9 @@ def pack_conv(
         layout: in which order the weight's axes are.
         output: what becomes of the sums; without it they are returned.
         target: "host", or a level's name.
+
+    Returns:
+        What convolves; the input of a call is `(batch, *sizes, in_channels)`.
 
     Raises:
         OperandError: an argument does not fit; also if weights are so large that a sum could exceed 32 bits.
@@ -222,8 +245,7 @@ def filters_of(
     Raises:
         OperandError, TargetError: as there.
     """
-    if x_dtype not in EIGHT_BIT:
-        raise OperandError(f"x_dtype: expected uint8 or int8, got {x_dtype}")
+    one_of("x_dtype", x_dtype, EIGHT_BIT)
     low = 0 if x_dtype == "uint8" else -128
     point = integer(x_zero_point, "x_zero_point", low, low + 255)
     w = expect(array(weight, "weight"), "weight", EIGHT_BIT)
@@ -253,10 +275,11 @@ def filters_of(
 
 def _plain_layout(w: np.ndarray, layout: str, groups: int, transposed: bool) -> np.ndarray:
     """The weight as `(out, in / groups, *kernel)`, transposed `(in, out / groups, *kernel)`."""
+    one_of("layout", layout, ("oi", "fbgemm"))
     if layout == "oi":
         if not 3 <= w.ndim <= 5:
             raise OperandError(f"weight: expected 3 to 5 axes, got shape {w.shape}")
-    elif layout == "fbgemm":
+    else:
         if not 4 <= w.ndim <= 6 or w.shape[0] != groups:
             raise OperandError(
                 f"weight: expected 4 to 6 axes, the first {groups} groups, got shape {w.shape}"
@@ -265,8 +288,6 @@ def _plain_layout(w: np.ndarray, layout: str, groups: int, transposed: bool) -> 
         w = np.moveaxis(w, -1, 1)
         w = w if transposed else np.moveaxis(w, -1, 2)
         w = w.reshape(-1, *w.shape[2:])
-    else:
-        raise OperandError(f"layout: expected oi or fbgemm, got {layout}")
     if w.size == 0:
         raise OperandError(f"weight: expected no axis to be empty, got shape {w.shape}")
     if w.shape[0] % groups:

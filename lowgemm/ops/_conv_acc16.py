@@ -51,7 +51,14 @@ class PackedConvAcc16(PackedConv):
         )
 
     def with_output(self, output: Output) -> PackedConvAcc16:
-        """The same weight with another output stage."""
+        """The same weight with another output stage.
+
+        Args:
+            output: in the place of the first one.
+
+        Raises:
+            OperandError: it does not fit the convolution, as in `pack_conv_acc16`.
+        """
         return PackedConvAcc16(self._filters, output, self._wanted)
 
     @cached_property

@@ -25,7 +25,7 @@ def convert(
     out: Any = None,
     target: str | CpuTarget = "host",
 ) -> np.ndarray:
-    """float32 as a narrow float type, or the other way: `quant.to_bfloat16`, `quant.to_float16`.
+    """float32 as a narrow float type, or the other way: IEEE 754's rounding, `quant.to_bfloat16`, `quant.to_float16`.
 
     Args:
         x: float32, or float16 or bfloat16 (of ml_dtypes, or its bits as uint16), any shape.
@@ -64,6 +64,9 @@ def transpose(x: Any, *, out: Any = None, target: str | CpuTarget = "host") -> n
         x: `(rows, columns)` of any type of 1, 2 or 4 bytes.
         out: where to write, `(columns, rows)`; else a new array.
         target: an instruction-set level, or "host".
+
+    Returns:
+        `(columns, rows)` of the type of `x`.
 
     Raises:
         OperandError: naming the argument, what was expected and what came.

@@ -81,6 +81,8 @@ def embedding_bag(
     bags = indices.size if starts is None else starts.size - 1
     if remap is not None:
         remap = _vector(remap, "remap", _INT32)
+    if positional and weights is None:
+        raise OperandError("positional: expected weights that it says something of")
     if weights is not None:
         weights = _vector(weights, "weights", _FLOAT32)
         if not positional and weights.size != indices.size:
@@ -159,6 +161,11 @@ def _reason(
                 f"{name}: expected to cover indices 0 to {indices.size}, got {starts[0]} to {starts[-1]}"
             )
         longest = int(steps.max(initial=0))
+        if longest > indices.size:  # lengths whose sum wraps
+            bag = int(steps.argmax())
+            return OperandError(
+                f"{name}: expected at most {indices.size} of a bag, got {longest} of bag {bag}"
+            )
         if positional and weights is not None and weights.size < longest:
             return OperandError(
                 f"weights: expected one for each of {longest} places, got {weights.size}"

@@ -52,7 +52,7 @@ class PackedFloatGemm:
         self.target, self.nbytes = target, nbytes
 
     def __call__(self, a: Any, out: Any = None, *, beta: float = 0.0) -> np.ndarray:
-        """a @ b + bias + beta * out.
+        """fma(beta, out, a @ b + bias), or, where beta is 0, a @ b + bias; `pack_float_gemm` has the order of the sums.
 
         Args:
             a: float32 `(..., rows, depth)`. The elements of each row are adjacent; rows may be apart.
@@ -90,8 +90,9 @@ def pack_float_gemm(
     """Pack the right matrix of products a @ b whose left one, and result, are float32.
 
     Floats: sums of fma(a, b, sum), the depth rising. Codes: of every group of the depth such a sum with
-    code - zero_point, then total = fma(sum, scale, total), the groups rising. `topi._float_gemm` says it in full. The
-    kernel for 1 to 6 rows and the one for more are each compiled when they are first called, for weights of any size.
+    code - zero_point, then total = fma(sum, scale, total), the groups rising. With float16 weights it is FBGEMM's
+    `cblas_gemm_compute`. The kernel for 1 to 6 rows and the one for more are each compiled when they are first called,
+    for weights of any size.
 
     Args:
         b: the weight `(depth, columns)`: float32, float16 or bfloat16 (of ml_dtypes), or codes.
@@ -108,6 +109,9 @@ def pack_float_gemm(
             to even. Where the target has AVX-512 BF16, its instruction then sums pairs of products, and takes numbers
             below 2^-126 for zero; elsewhere the sums are those above.
         target: "host", or a level's name.
+
+    Returns:
+        What multiplies; the left matrix of a call is float32 `(..., rows, depth)`.
 
     Raises:
         OperandError: an argument does not fit.

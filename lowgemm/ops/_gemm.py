@@ -8,7 +8,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lowgemm.ops._arrays import OperandError, array, expect, level
+from lowgemm.ops._arrays import (
+    OperandError,
+    apart,
+    array,
+    expect,
+    instance,
+    level,
+    one_of,
+    positive_scale,
+)
 from lowgemm.ops._call import Call
 from lowgemm.ops._library import Library, kernels
 from lowgemm.ops._output import EIGHT_BIT, Output, stage_arguments, store_type
@@ -62,15 +71,15 @@ class PackedGemm:
         row_zero_point: Any = None,
         residual: Any = None,
     ) -> np.ndarray:
-        """Multiply.
+        """The product, and what the output stage makes of it: `pack_gemm` has the formula.
 
         Args:
             a: `(..., rows, groups * depth)` in the dtype packed for. The elements of each row are adjacent, or, in a
                 transposed matrix, those of each column.
-            out: where to write, `(..., rows, columns)`, the elements of each row adjacent and rows apart; else a new
-                array.
-            row_scale: float32 `(..., rows)`, if the output stage has one.
-            row_zero_point: int32 `(..., rows)`, if packed with `a_zero_point="row"`.
+            out: where to write, `(..., rows, columns)`, the elements of each row adjacent and rows apart, in other
+                memory than `a` and `residual`; else a new array.
+            row_scale: float32 `(..., rows)`, finite and above zero, if the output stage has one.
+            row_zero_point: int32 `(..., rows)`, codes of `a`, if packed with `a_zero_point="row"`.
             residual: of the output's shape, if the output stage has one.
 
         Returns:
@@ -92,13 +101,17 @@ class PackedGemm:
             and residual is None
         ):
             rows = a.shape[0]
-            if out is None:
-                out = np.empty((rows, self.columns), self._out)
+            shape = (rows, self.columns)
+            given = out is not None
+            if not given:
+                out = np.empty(shape, self._out)
             if (
-                out.dtype is self._out
-                and out.shape == (rows, self.columns)
+                type(out) is np.ndarray
+                and out.dtype is self._out
+                and out.shape == shape
                 and out.flags.carray
                 and a.size < 2**31 > out.size
+                and not (given and np.may_share_memory(a, out))
             ):
                 call = getattr(self._local, "call", None)
                 if call is None:
@@ -146,7 +159,14 @@ class PackedGemm:
         return run
 
     def with_output(self, output: Output) -> PackedGemm:
-        """The same packed weight with another output stage."""
+        """The same packed weight with another output stage.
+
+        Args:
+            output: in the place of the first one.
+
+        Raises:
+            OperandError: it does not fit the product, as in `pack_gemm`.
+        """
         options = self._options.with_output(output)
         return PackedGemm([part.with_output(options) for part in self._parts], options)
 
@@ -179,6 +199,7 @@ class PackedGemm:
         """The native calls of all parts: of groups, of batches, of leading axes that cannot be merged."""
         options = self._options
         extras = self._extras(a, out, row_scale, row_zero_point, residual)
+        apart(out, a, *([extras["other"]] if "other" in extras else []))
         quantize = None
         if options.quantize is not None and options.quantize.range == "static":
             scale = np.float32(options.quantize.scale)
@@ -233,9 +254,17 @@ class PackedGemm:
                 raise OperandError(f"{name}: this product {state} {name}")
         if row_scale is not None:
             found["row_scale"] = expect(array(row_scale, "row_scale"), "row_scale", "float32", rows)
+            if found["row_scale"].size:
+                positive_scale(found["row_scale"], "row_scale")
         if row_zero_point is not None:
             zeros = array(row_zero_point, "row_zero_point")
             found["row_zero"] = expect(zeros, "row_zero_point", "int32", rows)
+            limits = np.iinfo(self._in)
+            ends = zeros.min(initial=limits.max), zeros.max(initial=limits.min)
+            if ends[0] < limits.min or ends[1] > limits.max:
+                raise OperandError(
+                    f"row_zero_point: expected {limits.min} to {limits.max}, got {ends[0]} to {ends[1]}"
+                )
         if residual is not None and output.residual is not None:
             other = array(residual, "residual")
             wanted = output.residual.dtype
@@ -343,13 +372,14 @@ def pack_gemm(
 
         sum_k (a[i, k] - a_zero_point) * (b[k, j] - b_zero_point[j])
 
-    in exact 32-bit integers, then the output stage.
+    in exact 32-bit integers (ONNX's MatMulInteger, FBGEMM's `fbgemmPacked` without its saturation), then the output
+    stage. Kernels are compiled when they are first called, for this depth and these columns and for any rows.
 
     Args:
         b: int8 or uint8 `(groups * depth, columns)`, or, transposed, `(groups * columns, depth)`; with an axis more in
             front for a batch of left matrices, each with its own.
         a_dtype: uint8 or int8; with `quantize`, float32 is what calls take.
-        a_zero_point: of the left matrix; "row": each call gives one for each row.
+        a_zero_point: the code of 0 in the left matrix; "row": each call gives one for each row.
         b_zero_point: of the right matrix: a scalar, one for each group, or one for each of all `groups * columns`.
         groups: the left matrix's columns are cut into so many parts, each multiplied with its part of `b`; the results
             stand side by side.
@@ -358,17 +388,21 @@ def pack_gemm(
         output: what becomes of the sums; without it they are returned.
         target: "host", or a level's name.
 
+    Returns:
+        What multiplies; the left matrix of a call is `(..., rows, groups * depth)`.
+
     Raises:
         OperandError: an argument does not fit; also if the depth is so large that a sum could exceed 32 bits.
         TargetError: no such level, or this CPU lacks it.
     """
+    instance("output", output, Output)
+    instance("quantize", quantize, Quantize)
     output = output or Output()
     b = array(b, "b")
     expect(b, "b", ("int8", "uint8"))
     matrices = right_matrices(b, groups, transposed)
     batched = b.ndim == 3
-    if a_dtype not in EIGHT_BIT:
-        raise OperandError(f"a_dtype: expected uint8 or int8, got {a_dtype}")
+    one_of("a_dtype", a_dtype, EIGHT_BIT)
     depth, columns = matrices[0].shape
     row_zero, point = left_zero_point(a_dtype, a_zero_point, quantize)
     zeros = weight_zeros(b_zero_point, b.dtype, columns, len(matrices))

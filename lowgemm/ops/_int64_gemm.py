@@ -25,7 +25,7 @@ class PackedGemmI64:
         self.depth, self.columns, self.target = depth, columns, target
 
     def __call__(self, a: Any, out: Any = None, *, accumulate: bool = False) -> np.ndarray:
-        """a @ b modulo 2^64.
+        """a @ b modulo 2^64, as `pack_gemm_i64` says.
 
         Args:
             a: int64 `(..., rows, depth)`, of any strides.
@@ -61,6 +61,9 @@ def pack_gemm_i64(
         b: int64 `(depth, columns)`.
         transposed: it comes as `(columns, depth)`.
         target: "host", or a level's name.
+
+    Returns:
+        What multiplies; the left matrix of a call is int64 `(..., rows, depth)`.
 
     Raises:
         OperandError: an argument does not fit.

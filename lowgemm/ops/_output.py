@@ -7,7 +7,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lowgemm.ops._arrays import OperandError, array, integer, one_scale, positive_scale
+from lowgemm.ops._arrays import (
+    OperandError,
+    array,
+    instance,
+    integer,
+    numbers,
+    one_of,
+    one_scale,
+    positive_scale,
+)
 from lowgemm.quant import choose_fixed_point, sum_factors
 
 EIGHT_BIT = ("uint8", "int8")
@@ -32,9 +41,21 @@ class Residual:
 
 @dataclass(frozen=True, eq=False)
 class Output:
-    """The output stage of a product, in this order; all of it is fused into the product's kernel.
+    """The output stage of a product; all of it is fused into the product's kernel.
 
-    Without arguments: the exact 32-bit sums. `topi._output` has the formulas.
+    Without arguments: the exact sums. Of a sum t, from which zero points have been taken off and to which an int32 bias
+    was added, in 32 bits that wrap:
+
+        codes       real = (float32(t) + bias / bias_scale) * multiplier * row_scale        each rounded to float32
+                    real = real * slope where real < 0                                      leaky_relu
+                    code = clamp(rint(real) + zero_point)                                   ties to even
+                    or code = clamp((t * m + 2^(s - 1) >> s) + zero_point)                  "fixed_point", ties up
+                    code = table[code of the sum of code and residual]
+        floats      real = fma(float32(t) * multiplier, row_scale, bias) + residual         then the activation
+
+    relu and relu6 are the ends of the clamp. Codes are those of FBGEMM's `ReQuantizeOutput`, and of its
+    `RequantizeFixedPoint` with m and s of `quant.choose_fixed_point`; `reference.output_stage` has all of it bit for
+    bit.
 
     Args:
         dtype: int32, uint8, int8, float32 or bfloat16.
@@ -47,7 +68,7 @@ class Output:
         row_scale: that each call gives one float32 scale a row (token), with which the real value is multiplied.
         activation: relu, relu6 or leaky_relu (of `slope`). With a residual, relu and relu6 act on the sum; leaky_relu
             does for floats.
-        scale: the output's scale, which relu6 and a residual need for codes.
+        scale: the real value of a step of the output's codes, which relu6 and a residual need for codes.
         residual: what is added.
         table: 256 entries of the output's dtype; entry `code` (uint8) or `code + 128` (int8) replaces the code.
         rounding: "rne", to nearest, ties to even, of a float32 product; or "fixed_point", a 31-bit integer multiplier
@@ -74,16 +95,17 @@ class Output:
             OperandError: naming the field.
         """
         kinds = ("int32", *EIGHT_BIT, *FLOATS)
-        _one_of("dtype", self.dtype, kinds)
-        _one_of("rounding", self.rounding, ("rne", "fixed_point"))
-        _one_of("activation", self.activation, (None, "relu", "relu6", "leaky_relu"))
+        one_of("dtype", self.dtype, kinds)
+        one_of("rounding", self.rounding, ("rne", "fixed_point"))
+        one_of("activation", self.activation, (None, "relu", "relu6", "leaky_relu"))
         for name in ("bias", "table"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, array(getattr(self, name), name))
         codes = self.dtype in EIGHT_BIT
         if not codes and self.zero_point != 0:
             raise OperandError(f"zero_point: {self.dtype} output takes none")
-        if not np.isfinite(np.float32(self.slope)):
+        instance("residual", self.residual, Residual)
+        if np.ndim(self.slope) or not np.isfinite(numbers(self.slope, "slope")):
             raise OperandError(f"slope: expected a finite number, got {self.slope}")
         if self.dtype == "int32":
             for name in ("multiplier", "activation", "residual", "table"):
@@ -111,8 +133,11 @@ class Output:
     def _check_codes(self) -> None:
         limits = np.iinfo(self.dtype)
         integer(self.zero_point, "zero_point", int(limits.min), int(limits.max))
-        if self.bias is not None and self.bias.dtype == np.float32 and self.bias_scale is None:
-            raise OperandError("bias_scale: a float32 bias and 8-bit output need it")
+        if self.bias is not None and self.bias.dtype == np.float32:
+            if self.bias_scale is None:
+                raise OperandError("bias_scale: a float32 bias and 8-bit output need it")
+            if not np.isfinite(self.bias).all():
+                raise OperandError("bias: expected finite numbers for 8-bit output")
         if self.bias_scale is not None:
             positive_scale(self.bias_scale, "bias_scale")
         if self.bias is not None and self.bias.dtype == np.float32 and self.row_scale:
@@ -141,7 +166,7 @@ class Output:
                 raise OperandError(f"multiplier: {error}") from None
 
     def _check_residual(self, residual: Residual) -> None:
-        _one_of("residual", residual.dtype, EIGHT_BIT)
+        one_of("residual", residual.dtype, EIGHT_BIT)
         one_scale(residual.scale, "residual.scale")
         one_scale(residual.sum_scale, "residual.sum_scale")
         for name, dtype in (("zero_point", residual.dtype), ("sum_zero_point", self.dtype)):
@@ -276,11 +301,6 @@ def spread(values: np.ndarray, name: str, channels: int, groups: int) -> np.ndar
         else f"1 or {channels}"
     )
     raise OperandError(f"{name}: expected {wanted} values, got {flat.size}")
-
-
-def _one_of(name: str, value, allowed) -> None:
-    if value not in allowed:
-        raise OperandError(f"{name}: expected one of {', '.join(map(str, allowed))}, got {value}")
 
 
 def store_type(dtype: str) -> np.dtype:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lowgemm.ops._arrays import OperandError, array, expect
+from lowgemm.ops._arrays import OperandError, apart, array, expect
 from lowgemm.ops._call import Call
 from lowgemm.ops._library import Library, runtime
 
@@ -98,8 +98,7 @@ class PanelProduct:
         _check_rows(out, "out")
         if not out.flags.writeable:
             raise OperandError("out: expected an array that can be written to")
-        if np.may_share_memory(a, out):
-            raise OperandError("out: expected memory apart from a")
+        apart(out, a)
         return a, out
 
     def _contiguous(self, a: np.ndarray, out: np.ndarray, factor: float) -> None:

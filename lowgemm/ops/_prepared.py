@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowgemm.ops._arrays import OperandError, array, contiguous, expect, level
+from lowgemm.ops._arrays import OperandError, apart, array, contiguous, expect, level
 from lowgemm.ops._call import Call
 from lowgemm.ops._library import kernels
 from lowgemm.targets import CpuTarget
@@ -104,8 +104,7 @@ def result(out: Any, shape: tuple[int, ...], dtype: np.dtype, *inputs: np.ndarra
     contiguous(found, "out")
     if not found.flags.writeable:
         raise OperandError("out: expected an array that can be written to")
-    if any(np.may_share_memory(found, each) for each in inputs):
-        raise OperandError("out: expected memory apart from the inputs")
+    apart(found, *inputs)
     return found
 
 

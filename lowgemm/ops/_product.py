@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lowgemm.ops._arrays import OperandError, aligned, integer, one_scale
+from lowgemm.ops._arrays import OperandError, aligned, integer, one_of, one_scale
 from lowgemm.ops._output import EIGHT_BIT, Output
 from lowgemm.packing import ConvPacking
 from lowgemm.targets import CpuTarget
@@ -24,6 +24,14 @@ class Quantize:
     greatest element of each call's matrix, or of each of its rows (in groups: of each group's part of a row), by
     `quant.choose_qparams`. The code of x is clamp(rint(x * (1 / scale)) + zero_point), ties to even, FBGEMM's rule. The
     scales that "tensor" and "row" find multiply the real output, whose multiplier is then that of the weight alone.
+
+    Elements are finite: "tensor" refuses others; what "row" makes of a row that has some has no meaning, and other rows
+    are as ever; by "static" a NaN has the code 0.
+
+    Args:
+        range: where scale and zero point come from.
+        scale: for "static": the real value of a step, above zero and with a finite float32 reciprocal.
+        zero_point: for "static": the code of 0, 0 to 255.
     """
 
     range: Literal["static", "tensor", "row"] = "static"
@@ -105,8 +113,7 @@ def left_zero_point(
         return "", integer(zero_point, "a_zero_point", low, low + 255)
     if a_dtype != "uint8" or not isinstance(zero_point, int) or zero_point != 0:
         raise OperandError("a_dtype, a_zero_point: with quantize they are uint8 and quantize's own")
-    if quantize.range not in ("static", "tensor", "row"):
-        raise OperandError(f"quantize.range: expected static, tensor or row, got {quantize.range}")
+    one_of("quantize.range", quantize.range, ("static", "tensor", "row"))
     if quantize.range != "static":
         return "found", None
     scale = one_scale(quantize.scale, "quantize.scale")

@@ -194,8 +194,11 @@ def min_max(x: Any, *, target: str | CpuTarget = "host") -> tuple[float, float]:
         x: float32, any shape.
         target: an instruction-set level, or "host".
 
+    Returns:
+        (least, greatest), each exactly a float32.
+
     Raises:
-        OperandError: an element is NaN.
+        OperandError: `x` is of another dtype or layout, or an element is NaN.
     """
     x = operand(x, "x", _FLOAT32)
     if x.size == 0:
@@ -218,14 +221,21 @@ def choose_qparams(
 ) -> QParams:
     """The scale and the zero point that map the range of `x` onto the codes: `quant.choose_qparams` of `min_max`.
 
+    It is FBGEMM's ChooseQuantizationParams: the range is widened to hold 0, which gets a code of its own.
+
     Args:
         x: float32, any shape, finite.
         dtype: the type of the codes.
-        symmetric, power_of_two: as of `quant.choose_qparams`.
+        symmetric: put the zero point into the middle of the codes, where 0 lies inside the range (FBGEMM's
+            `preserve_sparsity`).
+        power_of_two: raise the scale to the next power of two.
         target: an instruction-set level, or "host".
 
+    Returns:
+        `scale`, exactly a float32, and `zero_point`: real = scale * (code - zero_point).
+
     Raises:
-        OperandError: an element is NaN or infinite.
+        OperandError: `x` is of another dtype or layout, or an element is NaN or infinite.
     """
     low, high = min_max(x, target=target)
     if not np.isfinite(low) or not np.isfinite(high):

@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from lowgemm.ops._arrays import OperandError, array, expect, integer, one_scale, positive_scale
+from lowgemm.ops._arrays import (
+    OperandError,
+    array,
+    expect,
+    instance,
+    integer,
+    one_scale,
+    positive_scale,
+)
 from lowgemm.ops._output import spread
 from lowgemm.ops._prepared import Prepared, operand, resolve, result, target_key
 from lowgemm.reference import SparseBlocks, SparseRows
@@ -89,7 +97,7 @@ class PackedSparseGemm:
         self._sums = _FLOAT32 if self._in == _FLOAT32 else _INT32
 
     def __call__(self, x: Any, out: Any = None, *, plus: Any = None) -> np.ndarray:
-        """Multiply.
+        """The product; `pack_sparse_gemm` and `pack_sparse_gemm_f32` have the formulas.
 
         Args:
             x: uint8 (of a float32 weight: float32) `(depth, columns)`, contiguous.
@@ -133,6 +141,9 @@ def pack_sparse_gemm(
         output: what becomes of the sums; without it they are returned as int32.
         target: "host", or a level's name.
 
+    Returns:
+        What multiplies; the right matrix of a call is uint8 `(depth, columns)`.
+
     Raises:
         OperandError: an argument does not fit; of index arrays, which, where, and what was expected there.
         TargetError: no such level, or this CPU lacks it.
@@ -153,6 +164,7 @@ def pack_sparse_gemm(
             raise OperandError(
                 f"weight.values: expected zeros from column {weight.depth} on, got {values[at]} in block {at}"
             )
+    instance("output", output, SparseOutput)
     chosen = resolve(target_key(target))
     outputs = weight.starts.size - 1
     form = {"codes": output is not None, "weight_zero": False}
@@ -195,6 +207,9 @@ def pack_sparse_gemm_f32(weight: Any, *, target: str | CpuTarget = "host") -> Pa
         weight: float32 `(outputs, depth)`, of which all but zeros is kept; or `reference.SparseRows`, all values of
             which are, with columns rising within a row.
         target: "host", or a level's name.
+
+    Returns:
+        What multiplies; the right matrix of a call is float32 `(depth, columns)`.
 
     Raises:
         OperandError: an argument does not fit; of index arrays, which, where, and what was expected there.

@@ -30,10 +30,10 @@ def case(message: str, weight: Any = W, **options: Any):
             groups=2,
             layout="fbgemm",
         ),
-        case("layout: expected oi or fbgemm, got io", layout="io"),
+        case("layout: expected one of oi, fbgemm, got io", layout="io"),
         case("groups: expected an integer from 1, got 0", groups=0),
         case("groups: 3 do not divide 16 channels of the weight", groups=3),
-        case("x_dtype: expected uint8 or int8, got float32", x_dtype="float32"),
+        case("x_dtype: expected one of uint8, int8, got float32", x_dtype="float32"),
         case("x_zero_point: expected an integer from 0 to 255, got -1", x_zero_point=-1),
         case(
             "x_zero_point: expected an integer from -128 to 127, got 128",
@@ -63,6 +63,7 @@ def case(message: str, weight: Any = W, **options: Any):
         case(
             "output.row_scale: a convolution has none", output=Output("uint8", 1.0, row_scale=True)
         ),
+        case("output: expected Output, got 'uint8'", output="uint8"),
         case("multiplier: expected 1 or 16 values, got 3", output=Output("uint8", np.ones(3))),
         case("bias: expected 16 values, got 3", output=Output(bias=np.ones(3, np.int32))),
     ],

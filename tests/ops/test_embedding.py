@@ -264,6 +264,14 @@ REFUSED = {
         {"lengths": np.array([1, 2])},
         "lengths: expected to cover indices 0 to 4, got 0 to 3",
     ),
+    "lengths whose sum wraps": (
+        {"lengths": np.array([2, 2**63 - 1, 2**63 - 1, 4])},
+        "lengths: expected at most 4 of a bag, got 9223372036854775807 of bag 1",
+    ),
+    "place without weights": (
+        {"positional": True},
+        "positional: expected weights that it says something of",
+    ),
     "no offsets": (
         {"offsets": np.zeros(0, np.int64)},
         "offsets: expected bags + 1 of them, from 0 to 4, got none",

@@ -11,7 +11,7 @@ import pytest
 from numpy.lib.stride_tricks import as_strided
 
 from lowgemm import ops
-from lowgemm.errors import InputError
+from lowgemm.errors import InputError, TargetError
 from lowgemm.ops import Output, Quantize, Residual, pack_gemm
 
 DEPTH, COLUMNS = 37, 21
@@ -54,8 +54,14 @@ def case(message: str, *values: Any, **options: Any):
         case("groups: 2 do not divide b of shape (37, 21)", B, groups=2),
         case("groups: 2 do not divide b of shape (21, 37)", B.T, groups=2, transposed=True),
         case("groups: a batch of right matrices takes none", B[None], groups=3),
-        case("a_dtype: expected uint8 or int8, got int16", B, a_dtype="int16"),
-        case("a_dtype: expected uint8 or int8, got float32", B, a_dtype="float32"),
+        case("a_dtype: expected one of uint8, int8, got int16", B, a_dtype="int16"),
+        case(
+            "a_dtype: expected one of uint8, int8, got dtype('uint8')",
+            B,
+            a_dtype=B.view("u1").dtype,
+        ),
+        case("output: expected Output, got 'uint8'", B, output="uint8"),
+        case("quantize: expected Quantize, got 'row'", B, quantize="row"),
         case("a_zero_point: expected an integer from 0 to 255, got 256", B, a_zero_point=256),
         case("a_zero_point: expected an integer from 0 to 255, got -1", B, a_zero_point=-1),
         case(
@@ -109,7 +115,7 @@ def case(message: str, *values: Any, **options: Any):
             a_zero_point=3,
         ),
         case(
-            "quantize.range: expected static, tensor or row, got column",
+            "quantize.range: expected one of static, tensor, row, got column",
             B,
             quantize=QUANTIZE("column"),
         ),
@@ -237,6 +243,18 @@ def test_largest_depths_are_taken() -> None:
         case("multiplier: expected finite scales above zero, got inf", "float32", 1e300),
         case("multiplier: expected finite scales above zero, got 0.0", "int8", 1e-50),
         case("multiplier: expected at least one scale", "int8", []),
+        case("multiplier: expected real numbers, got 'half'", "int8", "half"),
+        case("multiplier: expected real numbers, got [[1], [1, 2]]", "int8", [[1], [1, 2]]),
+        case("dtype: expected one of ..., got dtype('int8')", np.dtype("int8"), 0.5),
+        case("residual: expected Residual, got 'uint8'", "uint8", 0.5, scale=1.0, residual="uint8"),
+        case(
+            "bias: expected finite numbers for 8-bit output",
+            "uint8",
+            0.5,
+            bias=np.array([1, NAN], np.float32),
+            bias_scale=0.5,
+        ),
+        case("slope: expected real numbers, got 'steep'", "float32", 0.5, slope="steep"),
         case(
             "multiplier: fixed_point takes multipliers below 1",
             "uint8",
@@ -407,6 +425,8 @@ class Refusing:
 
 WIDE = np.zeros((5, 2 * DEPTH), np.uint8)
 UNALIGNED = np.zeros(4 * 5 * COLUMNS + 1, np.uint8)[1:].view(np.int32).reshape(5, COLUMNS)
+ALL = np.zeros(4 * 5 * COLUMNS, np.uint8)
+OVERLAPPING = ALL[: A.size].reshape(A.shape), ALL.view(np.int32).reshape(5, COLUMNS)
 READ_ONLY = np.zeros((5, COLUMNS), np.int32)
 READ_ONLY.flags.writeable = False
 
@@ -439,6 +459,8 @@ READ_ONLY.flags.writeable = False
             A,
             np.zeros((4, 21), np.int32),
         ),
+        case("out: expected an array, got list", A, [1]),
+        case("out: expected memory apart from the inputs", *OVERLAPPING),
         case("out: expected memory aligned to its 4-byte elements", A, UNALIGNED),
         case("out: expected an array that can be written to", A, READ_ONLY),
         case("out: expected this machine's byte order, got >i4", A, np.zeros((5, 21), ">i4")),
@@ -512,6 +534,19 @@ OUT = (5, COLUMNS)
             "row_zero_point: expected int32 of shape (5), got int64 of shape (5,)",
             row_zero_point=np.ones(5, np.int64),
         ),
+        case(
+            "row_zero_point: expected 0 to 255, got 0 to 256",
+            row_zero_point=np.array([0, 3, 256, 9, 9], np.int32),
+        ),
+        case(
+            "row_zero_point: expected 0 to 255, got -1 to 9",
+            row_zero_point=np.array([0, 3, -1, 9, 9], np.int32),
+        ),
+        case(
+            "row_scale: expected finite scales above zero, got nan",
+            row_scale=np.array([1, 1, NAN, 1, 1], np.float32),
+        ),
+        case("row_scale: expected finite scales above zero, got 0.0", row_scale=F32[:5]),
         case("row_zero_point: expected an array, got int", row_zero_point=3),
         case(
             "residual: expected float32 of shape (5, 21), got float32 of shape (4, 21)",
@@ -553,6 +588,20 @@ def test_bfloat16_residual() -> None:
         packed(A, residual=np.zeros(OUT, np.float32))
     with refused("out: expected bfloat16 of shape (5, 21), got uint16 of shape (5, 21)"):
         packed(A, np.zeros(OUT, np.uint16), residual=np.zeros(OUT, ml_dtypes.bfloat16))
+
+
+def test_a_residual_is_no_output() -> None:
+    packed = pack_gemm(B, output=Output("float32", 0.5, residual=Residual("float32")))
+    out = np.zeros(OUT, np.float32)
+    with refused("out: expected memory apart from the inputs"):
+        packed(A, out, residual=out)
+
+
+def test_targets() -> None:
+    for target in (None, 3):
+        with pytest.raises(TargetError) as caught:
+            pack_gemm(B, target=target)  # type: ignore[arg-type]
+        assert str(caught.value) == f"target: expected a level's name, got {target}"
 
 
 def test_batches() -> None:

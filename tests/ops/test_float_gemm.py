@@ -517,7 +517,7 @@ A = np.zeros((3, 16), np.float32)
             0,
             "out: expected float32 of shape (3, 4), got float64 of shape (3, 4)",
         ),
-        (A, A[:, :4], 0, "out: expected memory apart from a"),
+        (A, A[:, :4], 0, "out: expected memory apart from the inputs"),
         (A, np.broadcast_to(np.float32(0), (3, 4)), 0, "out: expected adjacent elements in rows"),
         (A, None, 1.0, "out: expected the array to add to"),
     ],

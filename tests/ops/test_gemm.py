@@ -362,6 +362,16 @@ def test_quantized_ties_and_ends(isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", isas())
+def test_a_row_of_nan_disturbs_no_other(rng, isa: str) -> None:
+    b = full_range(rng, (DEPTH, COLUMNS), "int8")
+    product = Product(b, quantize=ops.Quantize("row"), output=ops.Output("float32", 0.5))
+    a = rng.normal(0, 1, (5, DEPTH)).astype(np.float32)
+    wanted = product.expected(a)
+    a[1, 3], a[3, 7] = np.nan, np.inf
+    same(product.pack(isa)(a)[::2], wanted[::2])
+
+
+@pytest.mark.parametrize("isa", isas())
 def test_codes_of_quantized_rows(rng, isa: str) -> None:
     """A dynamic range and an 8-bit output, with zero points on the weight's side."""
     output = ops.Output("uint8", multiplier=0.05, zero_point=31, activation="leaky_relu")

@@ -121,6 +121,20 @@ def test_every_stage(rng, isa: str, form: str) -> None:
 
 
 @pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("a_dtype", CODES)
+def test_every_dtype_gives_every_other(rng, isa: str, a_dtype: str) -> None:
+    low = np.iinfo(a_dtype).min
+    a = full_range(rng, (5, DEPTH), a_dtype)
+    for dtype in ("int32", *CODES, "float32", "bfloat16"):
+        for b_dtype in CODES:
+            form = Output(dtype, None if dtype == "int32" else ONE, bias=I32)
+            output = random_output(rng, form, COLUMNS, DEPTH)
+            b = full_range(rng, (DEPTH, COLUMNS), b_dtype)
+            product = Product(b, a_dtype, low + 131, np.iinfo(b_dtype).min + 125, output=output)
+            product.check(product.pack(isa), a)
+
+
+@pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("form", ["s8 everything", "bf16 everything"])
 def test_strided_outputs_and_residuals(rng, isa: str, form: str) -> None:
     output = random_output(rng, FORMS[form], COLUMNS, DEPTH)

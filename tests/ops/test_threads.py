@@ -31,7 +31,7 @@ def test_number_of_threads(threads: None) -> None:
         ops.set_num_threads(count)
         assert ops.get_num_threads() == count
     for wrong in (0, -1, 1.5, "two"):
-        with pytest.raises(ValueError, match=r"^threads: expected a positive integer, got "):
+        with pytest.raises(ops.OperandError, match=r"^threads: expected an integer from 1, got "):
             ops.set_num_threads(wrong)  # pyright: ignore[reportArgumentType]
     assert ops.get_num_threads() == 2
 
