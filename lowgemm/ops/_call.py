@@ -17,7 +17,8 @@ from lowgemm.ops._library import Library, runtime
 SERIAL_WORK = 1_000_000
 
 _TENSOR, _INT, _FLOAT = 7, 1, 3  # TVM's type indices
-_CODES = {"i": 0, "u": 1, "f": 2, "b": 6}
+# By numpy's kinds; ml_dtypes' bfloat16 is of the kind that it does not know.
+_CODES = {"i": 0, "u": 1, "f": 2, "b": 6, "V": 4}
 
 
 class KernelError(LowgemmError):
@@ -91,11 +92,11 @@ class Call:
         block: int = 1,
         work: int = SERIAL_WORK,
     ) -> None:
-        names = [symbols] if isinstance(symbols, str) else symbols
+        names = (symbols,) if isinstance(symbols, str) else tuple(symbols)
         self._runtime = runtime()
         self._run = self._runtime.run
         count = len(args)
-        self._functions = (ctypes.c_void_p * len(names))(*map(library.address, names))
+        self._functions = library.functions(names)
         self._any = (_Any * count)()
         self._tensors = (_Tensor * count)()
         self._row_bytes = (ctypes.c_int64 * count)()
@@ -139,14 +140,12 @@ class Call:
             sizes[len(shape) :] = [0, *inner] if by_rows else inner
             strides = ctypes.addressof(sizes) + 8 * len(shape)
         kind = array.dtype
-        # ml_dtypes' bfloat16 is of no kind that numpy knows.
-        code = 4 if kind.name == "bfloat16" else _CODES[kind.kind]
         self._tensors[index] = _Tensor(
             address_of(array),
             1,
             0,
             len(shape),
-            code,
+            _CODES[kind.kind],
             size * 8,
             1,
             ctypes.addressof(sizes),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from typing import Any, Literal
@@ -55,11 +56,18 @@ class PackedGemm:
         self._out = store_type(self.output.dtype)
         self._variants: dict[tuple[bool, bool], _Variant] = {}
         self._local = threading.local()
-        dynamic = options.quantize is not None and options.quantize.range == "tensor"
-        self._simple = len(parts) == 1 and not options.batched and not dynamic
-        self._simple = self._simple and not (
-            self.output.row_scale or self.output.residual or options.row_zero == "given"
+        # Whether one native call makes a product of contiguous matrices, and whether of nothing but `a`.
+        self._simple = len(parts) == 1 and not options.batched
+        self._ranged = options.quantize is not None and options.quantize.range == "tensor"
+        self._alone = self._simple and not (
+            self._ranged
+            or self.output.row_scale
+            or self.output.residual
+            or options.row_zero == "given"
         )
+        self._static = None
+        if options.quantize is not None and options.quantize.range == "static":
+            self._static = _quantizing(options.quantize.scale, options.quantize.zero_point)
         self._work = self.depth * self.columns
 
     def __call__(
@@ -88,6 +96,7 @@ class PackedGemm:
         Raises:
             OperandError: naming the argument, what was expected and what came.
         """
+        bare = self._alone and row_scale is None and row_zero_point is None and residual is None
         if (
             self._simple
             and type(a) is np.ndarray
@@ -96,9 +105,6 @@ class PackedGemm:
             and a.shape[1] == self.depth
             and a.flags.c_contiguous
             and a.flags.aligned
-            and row_scale is None
-            and row_zero_point is None
-            and residual is None
         ):
             rows = a.shape[0]
             shape = (rows, self.columns)
@@ -113,21 +119,43 @@ class PackedGemm:
                 and a.size < 2**31 > out.size
                 and not (given and np.may_share_memory(a, out))
             ):
-                call = getattr(self._local, "call", None)
-                if call is None:
-                    (call,) = self._calls(a, out, None, None, None)
-                    self._local.call = call
-                call.rebind(0, a)
-                call.rebind(call.last, out)
-                call.set_rows(rows, rows * self._work)
-                call()
-                return out
+                extras = {}
+                if not bare:
+                    extras = self._extras(a, out, row_scale, row_zero_point, residual)
+                if bare or all(x.flags.c_contiguous for x in extras.values()):
+                    self._contiguous(a, out, extras)
+                    return out
         a = self._checked(a)
         shape = (*a.shape[:-1], self.columns)
+        if bare and out is None and a.ndim > 2 and a.flags.c_contiguous:
+            # The rows of all matrices are those of one.
+            return self(a.reshape(-1, self.depth)).reshape(shape)
         out = np.empty(shape, self._out) if out is None else self._checked_out(out, shape)
-        for call in self._calls(a, out, row_scale, row_zero_point, residual):
+        extras = self._extras(a, out, row_scale, row_zero_point, residual)
+        for call in self._calls(a, out, extras):
             call()
         return out
+
+    def _contiguous(self, a: np.ndarray, out: np.ndarray, extras: dict[str, np.ndarray]) -> None:
+        """Multiply one contiguous matrix, by a call that is described once in each thread."""
+        local = self._local.__dict__
+        call: Call | None = local.get("call")
+        if call is None:
+            (call,) = self._calls(a, out, extras)
+            call.release()
+            names = self._variant(False, False).names
+            first = call.last - len(names)
+            local["call"] = call
+            local["places"] = {"quantize": 2, **{n: first + i for i, n in enumerate(names)}}
+        call.rebind(0, a)
+        call.rebind(call.last, out)
+        if extras:
+            places = local["places"]
+            for name, value in extras.items():
+                call.rebind(places[name], value)
+        rows = a.shape[0]
+        call.set_rows(rows, rows * self._work)
+        call()
 
     def bind(
         self,
@@ -148,7 +176,7 @@ class PackedGemm:
             )
         a = self._checked(a)
         out = self._checked_out(out, (*a.shape[:-1], self.columns))
-        calls = self._calls(a, out, row_scale, row_zero_point, residual)
+        calls = self._calls(a, out, self._extras(a, out, row_scale, row_zero_point, residual))
         if len(calls) == 1:
             return calls[0]
 
@@ -195,28 +223,13 @@ class PackedGemm:
                 )
         return out
 
-    def _calls(self, a, out, row_scale, row_zero_point, residual) -> list[Call]:
+    def _calls(self, a, out, extras: dict[str, np.ndarray]) -> list[Call]:
         """The native calls of all parts: of groups, of batches, of leading axes that cannot be merged."""
         options = self._options
-        extras = self._extras(a, out, row_scale, row_zero_point, residual)
-        apart(out, a, *([extras["other"]] if "other" in extras else []))
-        quantize = None
-        if options.quantize is not None and options.quantize.range == "static":
-            scale = np.float32(options.quantize.scale)
-            quantize = np.array([np.float32(1) / scale, options.quantize.zero_point], np.float32)
-        elif options.quantize is not None and options.quantize.range == "tensor":
-            ends = (float(a.min()), float(a.max())) if a.size else (0.0, 0.0)
-            if not np.isfinite(ends).all():
-                raise OperandError(f"a: expected finite elements, got the range {ends}")
-            found = choose_qparams(*ends)
-            quantize = np.array(
-                [np.float32(1) / np.float32(found.scale), found.zero_point], np.float32
-            )
-            extras["row_zero"] = np.full(a.shape[:-1], found.zero_point, np.int32)
-            extras["row_scale"] = np.full(a.shape[:-1], found.scale, np.float32)
+        quantize = extras.get("quantize", self._static)
         calls = []
-        for index in self._matrices(a, out, extras):
-            view = {name: value[index] for name, value in extras.items()}
+        for index in np.ndindex(a.shape[:-2]):
+            view = {name: value[index] for name, value in extras.items() if name != "quantize"}
             for number, part in enumerate(self._parts):
                 if options.batched and index != (number,):
                     continue
@@ -236,11 +249,8 @@ class PackedGemm:
                 calls.append(self._call(part, a[index][:, k], out[index][:, n], pieces, quantize))
         return calls
 
-    def _matrices(self, a: np.ndarray, out: np.ndarray, extras: dict) -> list[tuple[int, ...]]:
-        """The indices of the leading axes."""
-        return list(np.ndindex(a.shape[:-2]))
-
     def _extras(self, a, out, row_scale, row_zero_point, residual) -> dict[str, np.ndarray]:
+        """What kernels take for this call alone, besides `a` and `out`: checked, and made contiguous for rows."""
         output, rows = self.output, a.shape[:-1]
         found: dict[str, np.ndarray] = {}
         given = self._options.row_zero == "given"
@@ -280,6 +290,9 @@ class PackedGemm:
         for name in ("row_scale", "row_zero"):
             if name in found:
                 found[name] = np.ascontiguousarray(found[name])
+        apart(out, a, *([found["other"]] if "other" in found else []))
+        if self._ranged:
+            found.update(_range_of(a))
         return found
 
     def _call(self, part: ProductPart, a, out, pieces: dict[str, np.ndarray], quantize) -> Call:
@@ -444,6 +457,28 @@ def pack_gemm(
             ProductPart(packed_columns(options.packing, w), sums, own, moved, slot, arrays)
         )
     return PackedGemm(parts, options)
+
+
+def _range_of(a: np.ndarray) -> dict[str, np.ndarray]:
+    """What kernels take for a matrix that is quantized by its own range.
+
+    Raises:
+        OperandError: an element is not finite.
+    """
+    ends = (float(a.min()), float(a.max())) if a.size else (0.0, 0.0)
+    if not (math.isfinite(ends[0]) and math.isfinite(ends[1])):
+        raise OperandError(f"a: expected finite elements, got the range {ends}")
+    found = choose_qparams(*ends)
+    rows = a.shape[:-1]
+    return {
+        "quantize": _quantizing(found.scale, found.zero_point),
+        "row_zero": np.full(rows, found.zero_point, np.int32),
+        "row_scale": np.full(rows, found.scale, np.float32),
+    }
+
+
+def _quantizing(scale: float, zero_point: int) -> np.ndarray:
+    return np.array([np.float32(1) / np.float32(scale), zero_point], np.float32)
 
 
 def _scattered(matrix: np.ndarray) -> bool:

@@ -54,11 +54,16 @@ class Library:
         self.path = path
         self._handle = _load(path)
         self._handle.lgops_hook(runtime().hooks)
+        self._functions: dict[tuple[str, ...], ctypes.Array] = {}
 
-    def address(self, symbol: str) -> int:
-        """Where the function `symbol` of the kernel's module begins."""
-        function = getattr(self._handle, f"__tvm_ffi_{symbol}")
-        return ctypes.cast(function, ctypes.c_void_p).value or 0
+    def functions(self, symbols: tuple[str, ...]) -> ctypes.Array:
+        """Where the functions `symbols` of the kernel's module begin, as an array of pointers; not to be changed."""
+        found = self._functions.get(symbols)
+        if found is None:
+            each = [getattr(self._handle, f"__tvm_ffi_{symbol}") for symbol in symbols]
+            found = (ctypes.c_void_p * len(each))(*(ctypes.cast(f, ctypes.c_void_p) for f in each))
+            self._functions[symbols] = found
+        return found
 
 
 class Runtime:

@@ -85,7 +85,7 @@ def operand(value: Any, name: str, dtypes: tuple[np.dtype, ...], wide: str = "")
         if flags.c_contiguous and flags.aligned:
             return value
     found = array(value, name, np.inf)
-    if found.dtype not in dtypes and found.dtype.name != wide:
+    if found.dtype not in dtypes and not (wide and found.dtype.name == wide):
         expect(found, name, [each.name for each in dtypes] + [wide] * bool(wide))
     return contiguous(found, name)
 

@@ -6,6 +6,8 @@ import numpy as np
 
 # FBGEMM's bound: below it, the reciprocal of a product of two scales loses its precision.
 _SMALLEST_SCALE = 6.1e-5
+# Up to it, a float32 reciprocal is infinite.
+_NO_RECIPROCAL = np.float32(2.0**-128)
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,8 @@ def choose_qparams(
         low, high = float(np.float32(peak * below)), float(np.float32(peak * above))
     low, high = min(float(low), 0.0), max(float(high), 0.0)
     scale = np.float32((high - low) / steps)
-    with np.errstate(divide="ignore", over="ignore"):
-        if scale == 0 or np.isinf(np.float32(1) / scale):
-            scale = np.float32(0.1)
+    if scale <= _NO_RECIPROCAL:
+        scale = np.float32(0.1)
     if power_of_two:
         exponent = np.ceil(np.log2(scale)) if scale >= 1 else -np.floor(np.log2(1 / float(scale)))
         scale = np.float32(2.0 ** int(exponent))
@@ -68,7 +69,7 @@ def choose_qparams(
     exact = from_low if error_low < error_high else from_high
     if middle:
         exact = (qmin + qmax) / 2
-    return QParams(float(scale), int(np.clip(np.rint(exact), qmin, qmax)))
+    return QParams(float(scale), min(max(round(exact), qmin), qmax))
 
 
 def min_max(x: np.ndarray) -> tuple[float, float]:
