@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from math import prod
 from typing import Any
@@ -13,6 +14,8 @@ from lowgemm.ops._prepared import Prepared, resolve
 
 # An element of a pointwise operator takes as long as some 60 multiply-accumulates of a matrix product.
 WORK = 60
+# Up to so many positions are kept.
+_SHORT = 256
 
 
 def pointwise(op: str, key, **params: Any) -> Prepared:
@@ -93,12 +96,23 @@ def _spread(values: Any, count: int, size: int) -> np.ndarray:
 
 
 def _repeated(values: tuple[np.ndarray, ...], run: Prepared, columns: int) -> list[np.ndarray]:
-    """Parameters of `columns` columns, as often as a vector needs, and once more for a vector."""
+    """Parameters of `columns` columns, or fewer that repeat, as often as a vector needs, and once more for a vector."""
     width = _width(run)
-    if columns >= width:
-        return [np.concatenate((value, value[:width])) for value in values]
-    period = -(-width // columns) * columns
-    return [np.resize(value, period + width) for value in values]
+    size = -(-max(width, columns) // columns) * columns + width
+    return [_continued(value, size) for value in values]
+
+
+def _continued(value: np.ndarray, size: int) -> np.ndarray:
+    """`value`, and again, `size` numbers; `np.resize`, in less time."""
+    if 2 * value.size >= size:
+        return np.concatenate((value, value[: size - value.size]))
+    return value[_around(value.size, size)] if size <= _SHORT else np.resize(value, size)
+
+
+@functools.lru_cache(64)
+def _around(count: int, size: int) -> np.ndarray:
+    """0, 1, ... up to `count`, and again, `size` numbers."""
+    return np.arange(size) % count
 
 
 def _width(run: Prepared) -> int:

@@ -141,7 +141,8 @@ REQUANTIZE = [
 def test_requantize(rng, isa: str, case) -> None:
     """FBGEMM's shapes of this test, rows 1 to 4 and columns 1 to 32, and some with more than a vector or a task."""
     dtype, point, axis, bias, relu = case
-    for shape in [*product(range(1, 5), range(1, 33)), (3, 64), (2, 100), (40, 513)]:
+    more = [(3, 64), (2, 100), (40, 513), (33, 1), (300, 1), (300, 2)]
+    for shape in [*product(range(1, 5), range(1, 33)), *more]:
         acc = sums(rng, shape)
         count = 1 if axis is None else shape[axis]
         multiplier = rng.choice([0.5, 0.25, 0.001234, 0.3], count).astype(F)
@@ -159,9 +160,9 @@ def test_requantize(rng, isa: str, case) -> None:
             bias_scale=unit,
             activation="relu" if relu else None,
         )
-        more = {"bias": added, "bias_scale": unit, "relu": relu, "target": isa}
+        options = {"bias": added, "bias_scale": unit, "relu": relu, "target": isa}
         for at, out in fences.fenced(acc, want):
-            ops.requantize(at, multiplier, point, dtype, axis, out=out, **more)
+            ops.requantize(at, multiplier, point, dtype, axis, out=out, **options)
             assert same(out, want), shape
 
 
