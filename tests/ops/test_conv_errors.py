@@ -84,6 +84,21 @@ def test_sums_that_just_fit_are_taken() -> None:
         pack_conv(np.full((1, 66312, 1), 127, np.int8))
 
 
+def test_sums_that_just_do_not_fit_are_refused_at_either_end() -> None:
+    """2^31 itself is refused; where codes lie on both sides of the zero point, both signs count."""
+    pack_conv(np.full((1, 65793, 1), -128, np.int8))
+    with pytest.raises(ops.OperandError, match="channel 0 may not fit"):
+        pack_conv(np.full((1, 65794, 1), -128, np.int8))
+    signs = np.where(np.arange(132104) % 2, 127, -127).astype(np.int8).reshape(1, -1, 1)
+    pack_conv(signs[:, :132104])
+    pack_conv(signs[:, :132104], x_zero_point=255)
+    middle = np.full((1, 131072, 1), -128, np.int8)
+    pack_conv(middle[:, 1:], x_dtype="int8")
+    for point in (0, 1):
+        with pytest.raises(ops.OperandError, match="channel 0 may not fit"):
+            pack_conv(middle, x_dtype="int8", x_zero_point=point)
+
+
 CALLS = {
     "x: expected an array, got list": [[1]],
     "x: expected uint8 of shape (batch, height, width, 8), got int8 of shape (1, 6, 7, 8)": X.view(
@@ -102,6 +117,22 @@ CALLS = {
 def test_input_is_refused(message: str) -> None:
     with pytest.raises(ops.OperandError, match=f"^{re.escape(message)}$"):
         pack_conv(W)(CALLS[message])
+
+
+def test_input_of_a_known_shape_is_checked_all_the_same() -> None:
+    packed = pack_conv(W)
+    packed(X)
+    for message, x in {
+        "x: expected a C-contiguous array, got strides (...)": X.transpose(0, 2, 1, 3).copy(),
+        "x: expected uint8 of shape (batch, height, width, 8), got int8 of shape (...)": X.view(
+            "i1"
+        ),
+    }.items():
+        x = x.transpose(0, 2, 1, 3) if "contiguous" in message else x
+        assert x.shape == X.shape
+        pattern = re.escape(message).replace(re.escape("..."), ".*")
+        with pytest.raises(ops.OperandError, match=f"^{pattern}$"):
+            packed(x)
 
 
 def test_output_and_residual_are_refused() -> None:

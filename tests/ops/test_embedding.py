@@ -300,6 +300,10 @@ REFUSED = {
         {"offsets": OFFSETS, "remap": np.array([-2], np.int32)},
         "remap: expected -1 to 9, got -2 for index 0 at position 0",
     ),
+    "remap behind a pruned row": (
+        {"indices": np.array([0, 1, 1, 0]), "remap": np.array([-1, 10], np.int32)},
+        "remap: expected -1 to 9, got 10 for index 1 at position 1",
+    ),
     "dtype of the result": (
         {"dtype": "float64"},
         "dtype: expected one of float32, float16, bfloat16, got float64",

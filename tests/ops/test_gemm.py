@@ -213,6 +213,19 @@ def test_batches(rng, isa: str, transposed: bool) -> None:
 
 
 @pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("hard", [0, 1])
+def test_weights_of_one_product_need_not_be_alike(rng, isa: str, hard: int) -> None:
+    """Sums of 16 bits hold the products of one group, or one matrix of a batch, and not of the other."""
+    each = [operands(rng, 5, DEPTH, COLUMNS, kind="ties") for _ in range(2)]
+    each[hard] = operands(rng, 5, DEPTH, COLUMNS, kind="saturating")
+    (a0, b0), (a1, b1) = each
+    groups = Product(np.concatenate([b0, b1]), groups=2)
+    groups.check(groups.pack(isa), np.hstack([a0, a1]))
+    batch = Product(np.stack([b0, b1]))
+    batch.check(batch.pack(isa), np.stack([a0, a1]))
+
+
+@pytest.mark.parametrize("isa", isas())
 def test_leading_axes_share_the_right_matrix(rng, isa: str) -> None:
     product = Product(full_range(rng, (DEPTH, COLUMNS), "int8"), b_zero_point=ZERO)
     packed = product.pack(isa)
