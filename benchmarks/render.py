@@ -70,7 +70,8 @@ def _models(directory: Path) -> list[str]:
         "",
         "Median milliseconds of one run at batch 1. ONNX Runtime's int8 is the faster of its two forms;",
         "OpenVINO computes float models as it does by itself, in bf16 where the CPU can. A star marks a wrong",
-        "result, more than 5% off exact integers: it counts in the last column only.",
+        "result: more than 5% off exact integers, and farther off than two exact results are from each other,",
+        "whose float operators sum in another order. It counts in the last column only.",
         *_origin(records),
     ]
 

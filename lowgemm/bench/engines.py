@@ -46,16 +46,19 @@ class OnnxRuntime(Engine):
 
     Without VNNI it multiplies uint8 by int8 with vpmaddubsw, whose 16-bit sums saturate: fast, and
     on some models wrong. `exact` makes it turn the weights into uint8 first, which is right and
-    slower; that is for references, the timed sessions keep the default.
+    slower; that is for references, the timed sessions keep the default. Without `joined` every
+    operator is computed as the file has it, which is for references, too.
     """
 
-    def __init__(self, model: Path, threads: int, exact: bool = False) -> None:
+    def __init__(self, model: Path, threads: int, exact: bool = False, joined: bool = True) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        if not joined:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         if exact:
             options.add_session_config_entry("session.x64quantprecision", "1")
         self._session = onnxruntime.InferenceSession(

@@ -9,26 +9,22 @@ from pathlib import Path
 
 import numpy as np
 
-from lowgemm.bench.compare import Work, compare, distance
+from lowgemm.bench.compare import Work, compare
 from lowgemm.bench.engines import (
     PEERS,
     Arrays,
     Lowgemm,
     ModelContestant,
-    OnnxRuntime,
-    all_outputs,
     installed,
 )
 from lowgemm.bench.host import Setting
 from lowgemm.bench.macs import count_bytes, count_macs
 from lowgemm.bench.record import LOWGEMM, Row
+from lowgemm.bench.references import References
 from lowgemm.errors import BenchError, LowgemmError
 from lowgemm.graph import Graph, TensorType
 
 _CHECKED_INPUTS = 8
-# Engines round a requantized value alike but for ties and the last bit of a float32 scale; such
-# steps of one reach the output smaller than this. A wrong kernel is off by tens of percent.
-_TOLERANCE = 0.05
 _SEED = 0
 
 
@@ -44,7 +40,8 @@ def measure_model(
 ) -> Row:
     """Time one model.
 
-    Results are compared with those of ONNX Runtime's exact kernels on the same form; without ONNX Runtime they are not.
+    Results are compared with those of ONNX Runtime's exact kernels on the same form (`References`); without ONNX
+    Runtime they are not.
 
     Args:
         forms: the same model as files: "float", "qdq", "qop" (ONNX Runtime's own operators, for it alone).
@@ -74,16 +71,11 @@ def measure_model(
         for form in forms:
             if form != "qop" or peer == "onnxruntime":
                 makers[f"{peer} {form}"] = partial(peer_contestant, peer, form)
-    references: dict[str, np.ndarray] = {}
+    references = References(forms, samples)
 
     def check(contestant: str, found: np.ndarray) -> tuple[float, bool] | None:
         form = own if contestant == LOWGEMM else contestant.rpartition(" ")[2]
-        if not installed("onnxruntime"):
-            return None
-        if form not in references:
-            references[form] = all_outputs(OnnxRuntime(forms[form], 1, exact=True), samples)
-        error = distance(found, references[form])
-        return error, error <= _TOLERANCE
+        return references.verdict(form, found) if installed("onnxruntime") else None
 
     work = Work(
         name=name,
