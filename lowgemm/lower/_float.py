@@ -36,6 +36,11 @@ def lower_region(context: Context, nodes: list[Node]) -> None:
     from lowgemm.frontend import to_onnx
 
     program = context.program
+    if all(_only_renames(context, node) for node in nodes):
+        for node in nodes:
+            context.declare(node.output)
+            program.aliases[node.output] = program.resolve(node.inputs[0])
+        return
     part = context.graph.subgraph(nodes)
     mod = _imported(to_onnx(_plainly_named(part)), nodes)
     for node in nodes:
@@ -89,6 +94,18 @@ def lower_region(context: Context, nodes: list[Node]) -> None:
                 writes=len(results),
             )
     _bind_outputs(context, part, values, wanted, layer)
+
+
+def _only_renames(context: Context, node: Node) -> bool:
+    """Whether the node gives the same elements in the same order, of a tensor whose memory the result may share."""
+    source, types = node.inputs[0], context.graph.types
+    fixed = {*context.program.inputs, *context.graph.constants}
+    return (
+        node.op in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity")
+        and source not in fixed
+        and context.program.resolve(source) not in fixed
+        and all(storage_order(types[t]) == model_order(types[t]) for t in (source, node.output))
+    )
 
 
 def _refuse_what_is_misread(node: Node) -> None:

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from lowgemm import lower
 from lowgemm.errors import UnsupportedOperatorError
 from lowgemm.passes import fuse_quantized
 from lowgemm.reference import run_graph
+from lowgemm.targets import LEVELS
 
 import kernels
 import whole
@@ -62,6 +64,24 @@ def test_softmax_of_rows(level: str, shape: tuple[int, ...]) -> None:
     assert [node.op for node in fused.nodes] == ["RowSoftmax"]
     found = kernels.run(fused, level, m.inputs)[y]
     np.testing.assert_allclose(found, run_graph(m.graph(y), m.inputs)[y], EXP_TOLERANCE, 1e-30)
+
+
+def test_reshapes_of_real_numbers_are_no_copies() -> None:
+    """Of what a kernel has written. What comes from outside, or goes there under two names, is copied."""
+    m = Model(x=codes(2, 3, 16))
+    real = m.op("Softmax", m.dequantize("x", 0.1, 7), axis=-1)
+    shaped = m.op("Reshape", real, m.constant([3, 32]))
+    again = m.op("Reshape", shaped, m.constant([4, 24]))
+    for outputs in ((shaped,), (again,), (real, shaped), (again, shaped)):
+        want = run_graph(m.graph(*outputs), m.inputs)
+        found = kernels.run(m.fused(*outputs), whole.LEVEL, m.inputs)
+        for name in outputs:
+            assert found[name].shape == want[name].shape
+            np.testing.assert_allclose(found[name], want[name], EXP_TOLERANCE)
+    program = lower.lower(m.fused(again), LEVELS[whole.LEVEL], 1)
+    assert not [call.kernel for call in program.calls if call.kernel.startswith("float")]
+    n = Model(x=np.arange(6, dtype=np.float32))
+    n.check(n.op("Reshape", "x", n.constant([2, 3])))
 
 
 def test_softmax_of_what_is_no_number() -> None:
