@@ -1,15 +1,17 @@
 """The product of float32 activations with packed weights of fewer bits: loops and registers around `topi._float_gemm`.
 
-With few rows, weights become float32 in registers. With many, a chunk of a panel becomes float32 in the first cache and
-serves all tiles of a block of rows, because conversions take the ports of multiplications on some CPUs; and a copy of a
-chunk of the block's activations serves several panels from the second.
+Activations are copied in chunks of the depth, in which rows are a constant distance apart: one register then addresses
+all rows of a tile. Weights become float32 in registers. Only for many rows, those of 4 bits and those in vectors of 64
+bytes become float32 in the first cache, a chunk of a panel for all tiles of a block of rows: there conversions take
+more registers than there are, or the ports of multiplications on some CPUs.
 
-    few:  for group: for step: inner += a * value(weight)                             then total += inner * scale
-    many: for group: for chunk: copy; for panel: convert; for tile: for step: inner   then total += inner * scale
+    few:  copy; for group: for chunk: for step: inner += a * value(weight)           then total += inner * scale
+    many: for group: for chunk: copy; for panel: for tile: for step: inner           then total += inner * scale
 """
 
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import tvm
 from tvm import tirx
@@ -27,6 +29,7 @@ from lowgemm.schedules._panels import (
     fixed,
     function_attributes,
     many_rows,
+    when,
 )
 from lowgemm.topi import (
     FloatGemmArguments,
@@ -38,21 +41,37 @@ from lowgemm.topi import (
     widened,
 )
 
-# Vectors of a chunk of a panel: half of the first cache, or about all of it if they have 64 bytes.
-_CHUNK_VECTORS = 512
+# Steps of a chunk: six rows of it, and as much of a panel of 16 bits, take most of the first cache.
+_CHUNK = 512
+# Vectors of a chunk that becomes float32 in memory.
+_CONVERTED_VECTORS = 512
+_CONVERTING_LANES = 16
 # Elements behind each row of a chunk of activations.
 _ROW_PADDING = 16
 # Columns of a block, whose sums stay in the second cache.
-_BLOCK_COLUMNS = 128
+_BLOCK_COLUMNS = 512
 # Accumulators that keep the multipliers busy: two multiplications a cycle, with a latency of four.
 _CHAINS = 8
+# Tiles of so many rows by the two vectors of a panel have too few accumulators for that, or none to spare. So this many
+# panels are taken as two tiles of three vectors.
+_WIDE_ROWS = (3, 4)
+_WIDE = 3
+# Beside so many sums, three weights and an activation, no register is left of sixteen.
+_MOST_SUMS = 12
 
 
 def float_gemm_config(form: FloatGemmForm) -> PanelConfig:
     """Tiles of six rows, and of few rows several panels."""
     layout = form.layout
-    several = tuple(max(1, _CHAINS // (rows * layout.vectors)) for rows in range(1, FEW_ROWS + 1))
-    return PanelConfig(FEW_ROWS, several, block=16, together=max(1, _BLOCK_COLUMNS // layout.width))
+    several = [max(1, _CHAINS // (rows * layout.vectors)) for rows in range(1, FEW_ROWS + 1)]
+    if layout.kind == "int4" and layout.vectors == 2:
+        several[0] = 2
+    elif layout.vectors == 2:
+        for rows in _WIDE_ROWS:
+            several[rows - 1] = _WIDE
+    return PanelConfig(
+        FEW_ROWS, tuple(several), block=16, together=max(1, _BLOCK_COLUMNS // layout.width)
+    )
 
 
 def float_gemm(form: FloatGemmForm, few: bool) -> tvm.tirx.PrimFunc:
@@ -100,26 +119,29 @@ class _Kernel:
             span(0, self.depth, None)
             return
         with T.serial(0, scale.ty.shape[0]) as group:
-            span(group * size, tirx.min((group + 1) * size, self.depth), group)
+            last = fixed(tirx.min((group + 1) * size, self.depth))
+            span(fixed(group * size), last, group)
 
     def multiply(self, accumulators: Registers, weights: list, factors: list) -> None:
         """Emit one step of the product of some rows, each with a factor, and vectors of weights."""
-        for r, scalar in enumerate(factors):
-            factor = tirx.Broadcast(scalar, self.lanes)
-            for j, weight in enumerate(weights):
-                i = r * len(weights) + j
-                if self.form.pairs:
-                    accumulators[i] = bfloat16_dot(accumulators[i], factor, weight, self.lanes)
-                else:
-                    accumulators[i] = fma(factor, weight, accumulators[i])
+        spread = [tirx.Broadcast(scalar, self.lanes) for scalar in factors]
+        places = [(r, j) for r in range(len(factors)) for j in range(len(weights))]
+        if len(weights) > len(factors):
+            places.sort(key=lambda place: place[1])  # fewer of both are in registers at a time
+        for r, j in places:
+            i, factor = r * len(weights) + j, spread[r]
+            if self.form.pairs:
+                accumulators[i] = bfloat16_dot(accumulators[i], factor, weights[j], self.lanes)
+            else:
+                accumulators[i] = fma(factor, weights[j], accumulators[i])
 
-    def weight(self, panel, vector: int, word, place, group):
-        """A vector of weights: float32, or words where the instruction takes these."""
+    def weight(self, panel, vector: int, word, place, group, scarce: bool = False):
+        """A vector of weights: float32, or words where the instruction takes these. `scarce`: of `weight_value`."""
         loaded = self.word(panel, vector, word)
         if self.form.pairs:
             return loaded
         zero = self.column(self.args.zero, panel, vector, group) if self.form.zero else None
-        return weight_value(self.form.layout.kind, loaded, place, zero)
+        return weight_value(self.form.layout.kind, loaded, place, zero, scarce)
 
     def word(self, panel, vector: int, word):
         """A vector of words as they are in memory."""
@@ -130,6 +152,24 @@ class _Kernel:
         """A vector of what is held for each column of each group."""
         at = panel * self.width + vector * self.lanes
         return values.vload([group, at], f"float32x{self.lanes}")
+
+    def each_step(self, first, last, body: Callable, known: bool = True) -> None:
+        """Emit `body(step, word, place in the word)` for all steps, counted from the first, which begins a word.
+
+        With `known`, places are constants.
+        """
+        start = fixed(tirx.truncdiv(first, self.steps))
+        whole = fixed(tirx.truncdiv(last - first, self.steps))
+        with T.serial(0, whole) as number:
+            for place in range(self.steps) if known else ():
+                body(number * self.steps + place, start + number, place)
+            if not known:
+                with T.serial(0, self.steps) as place:
+                    body(number * self.steps + place, start + number, place)
+        if self.steps > 1:
+            rest = fixed(tirx.truncmod(last - first, self.steps))
+            with T.serial(0, rest) as place:
+                body(whole * self.steps + place, start + whole, place)
 
     def zeros(self):
         """A vector of zeros."""
@@ -164,12 +204,15 @@ class _Few(_Kernel):
     """All rows are one tile, and weights become float32 in registers."""
 
     def product(self) -> None:
-        """Emit the loops; before them, activations are rounded, if the form says so."""
-        self._staged = self.args.a
-        if self.form.rounded:
-            self._staged = T.alloc_buffer((self.m, self.depth), self.operand)
-            with T.parallel(0, self.m) as row, T.serial(0, self.depth) as step:
-                T.buffer_store(self._staged, self.activation(row, step), [row, step])
+        """Emit the loops; before them, the copy of activations."""
+        # TVM allocates it in front of all that could be a variable here.
+        chunks = tirx.truncdiv(self.depth + _CHUNK - 1, _CHUNK)
+        self._staged = T.alloc_buffer((chunks, FEW_ROWS, _CHUNK + _ROW_PADDING), self.operand)
+        with T.serial(0, chunks) as chunk, T.serial(0, self.m) as row:
+            start = fixed(chunk * _CHUNK)
+            with T.serial(0, tirx.min(_CHUNK, self.depth - start)) as k:
+                value = self.activation(row, start + k)
+                T.buffer_store(self._staged, value, [chunk, row, k])
         most = max(rows * panels for rows, panels in enumerate(self.config.several, 1))
 
         def body(panel, panels, choose: Callable) -> None:
@@ -180,43 +223,51 @@ class _Few(_Kernel):
         few_rows(self.m, self.panels, self.config, body)
 
     def _tile(self, total: Vectors, rows: int, panel, panels: int) -> None:
-        at = [(panel + p, v) for p in range(panels) for v in range(self.vectors)]
-        count = rows * len(at)
+        whole = [(panel + p, v) for p in range(panels) for v in range(self.vectors)]
+        width = _WIDE if rows in _WIDE_ROWS and panels == _WIDE else len(whole)
+        for begin in range(0, len(whole), width):
+            at = whole[begin : begin + width]
+            places = [r * len(whole) + begin + j for r in range(rows) for j in range(len(at))]
+            self._part(total, rows, at, places)
+
+    def _part(
+        self, total: Vectors, rows: int, at: list[tuple[Any, int]], places: list[int]
+    ) -> None:
+        """A tile of the vectors `at`, panels and numbers in them, with its sums at `places` of `total`."""
+        count = len(places)
+        scarce = count == _MOST_SUMS and len(at) == _WIDE
         inner = Registers(count, self.lanes)
 
         def span(first, last, group) -> None:
-            def multiply(step, word, place) -> None:
-                weights = [self.weight(p, v, word, place, group) for p, v in at]
-                self.multiply(inner, weights, [self._staged[row, step] for row in range(rows)])
-
             for i in range(count):
                 inner[i] = self.zeros()
-            self._each_step(first, last, multiply, self.steps == 1 or rows == 1)
-            for i in range(count):
+            before = fixed(tirx.truncdiv(first, _CHUNK))
+            chunks = fixed(tirx.truncdiv(last + _CHUNK - 1, _CHUNK) - before)
+            with T.serial(0, chunks) as number:
+                chunk = fixed(before + number)
+                start = fixed(chunk * _CHUNK)
+                low = fixed(tirx.max(first, start))
+                high = fixed(tirx.min(last, start + _CHUNK))
+                skipped = fixed(low - start)
+
+                def multiply(step, word, place) -> None:
+                    weights = [self.weight(p, v, word, place, group, scarce) for p, v in at]
+                    factors = [self._staged[chunk, row, skipped + step] for row in range(rows)]
+                    self.multiply(inner, weights, factors)
+
+                # The constants of eight places take the registers of more sums.
+                self.each_step(low, high, multiply, self.steps == 1 or rows == 1)
+            for i, place in enumerate(places):
                 result = inner[i]
                 if self.form.scaled:
                     scale = self.column(self.args.scale, *at[i % len(at)], group)
-                    result = fma(result, scale, total[i])
-                total[i] = result
+                    result = fma(result, scale, total[place])
+                total[place] = result
 
         if self.form.scaled:
-            for i in range(count):
-                total[i] = self.zeros()
+            for place in places:
+                total[place] = self.zeros()
         self.each_group(span)
-
-    def _each_step(self, first, last, body: Callable, known: bool) -> None:
-        """Emit `body(step, word, place in the word)` for all steps; with `known` places as constants."""
-        start = fixed(tirx.truncdiv(first, self.steps))
-        whole = fixed(tirx.truncdiv(last - first, self.steps))
-        with T.serial(start, start + whole) as word:
-            for place in range(self.steps) if known else ():
-                body(word * self.steps + place, word, place)
-            if not known:
-                with T.serial(0, self.steps) as place:
-                    body(word * self.steps + place, word, place)
-        if self.steps > 1:
-            with T.serial(0, tirx.truncmod(last - first, self.steps)) as place:
-                body((start + whole) * self.steps + place, start + whole, place)
 
 
 class _Many(_Kernel):
@@ -233,23 +284,18 @@ class _Many(_Kernel):
         part = height * self.vectors
         inner = Vectors(part * config.together, self.lanes)
         total = Vectors(part * config.together, self.lanes) if self.form.scaled else inner
-        length = _CHUNK_VECTORS // self.vectors
-        converting = not self.form.pairs and self.form.layout.kind != "float32"
+        kind = self.form.layout.kind
+        converting = not self.form.pairs and (
+            kind == "int4" or (kind != "float32" and self.lanes == _CONVERTING_LANES)
+        )
+        length = _CONVERTED_VECTORS // self.vectors if converting else _CHUNK
         chunk = Vectors(length * self.vectors, self.lanes) if converting else None
         # Far apart in memory, rows would take the same places of a cache.
         rows = T.alloc_buffer((height, length + _ROW_PADDING), self.operand)
 
-        @contextlib.contextmanager
-        def each_vector():
-            """A loop over the sums of the block: its vector of sums, its panel, its vector of columns."""
-            loops = T.serial(0, panels), T.serial(0, block.rows), T.serial(0, self.vectors)
-            with loops[0] as p, loops[1] as row, loops[2] as v:
-                yield p * part + row * self.vectors + v, first_panel + p, v
-
         def span(first, last, group) -> None:
-            with each_vector() as (i, _, _):
-                inner[i] = self.zeros()
-            with T.serial(0, tirx.truncdiv(last - first + length - 1, length)) as number:
+            chunks = fixed(tirx.truncdiv(last - first + length - 1, length))
+            with T.serial(0, chunks) as number:
                 start = fixed(first + number * length)
                 steps = fixed(tirx.min(length, last - start))
                 with T.serial(0, block.rows) as row, T.serial(0, steps) as k:
@@ -259,32 +305,73 @@ class _Many(_Kernel):
                     if chunk:
                         self._convert(chunk, panel, start, steps, group)
 
-                    def weight(k, v: int):
+                    def part_tile(row, count: int, at: list) -> None:
+                        """Rows by vectors: their panels, counted from this one, and their numbers in these."""
+                        places = [
+                            ((p + q) * part + (row + r) * self.vectors + v, q, v)
+                            for r in range(count)
+                            for q, v in at
+                        ]
+                        registers = Registers(len(places), self.lanes)
+                        scarce = len(places) == _MOST_SUMS and len(at) == _WIDE
+
+                        def multiply(step, word, place) -> None:
+                            weights = [
+                                chunk[step * self.vectors + v]
+                                if chunk
+                                else self.weight(panel + q, v, word, place, group, scarce)
+                                for q, v in at
+                            ]
+                            factors = [rows[row + r, step] for r in range(count)]
+                            self.multiply(registers, weights, factors)
+
+                        with T.If(number == 0):
+                            with T.Then():
+                                for i in range(len(places)):
+                                    registers[i] = self.zeros()
+                            with T.Else():
+                                for i, (place, _, _) in enumerate(places):
+                                    registers[i] = inner[place]
                         if chunk:
-                            return chunk[k * self.vectors + v]
-                        return self.word(panel, v, start + k)
+                            with T.serial(0, steps) as step:
+                                multiply(step, None, None)
+                        else:
+                            self.each_step(start, fixed(start + steps), multiply)
+                        if not self.form.scaled:
+                            for i, (place, _, _) in enumerate(places):
+                                inner[place] = registers[i]
+                            return
+                        with T.If(number == chunks - 1):
+                            with T.Then():
+                                for i, (place, q, v) in enumerate(places):
+                                    scale = self.column(self.args.scale, panel + q, v, group)
+                                    total[place] = fma(registers[i], scale, total[place])
+                            with T.Else():
+                                for i, (place, _, _) in enumerate(places):
+                                    inner[place] = registers[i]
 
                     def tile(row, count: int) -> None:
-                        registers = Registers(count * self.vectors, self.lanes)
-                        at = p * part + row * self.vectors
-                        for i in range(len(registers)):
-                            registers[i] = inner[at + i]
-                        with T.serial(0, steps) as k:
-                            weights = [weight(k, v) for v in range(self.vectors)]
-                            factors = [rows[row + r, k] for r in range(count)]
-                            self.multiply(registers, weights, factors)
-                        for i in range(len(registers)):
-                            inner[at + i] = registers[i]
+                        narrow = [(0, v) for v in range(self.vectors)]
+                        if chunk or count not in _WIDE_ROWS or self.vectors != 2:
+                            part_tile(row, count, narrow)
+                            return
+                        wide = [(q, v) for q in range(_WIDE) for v in range(self.vectors)]
+                        with T.If(p < tirx.truncdiv(panels, _WIDE) * _WIDE):
+                            with T.Then(), when(tirx.truncmod(p, _WIDE) == 0):
+                                for begin in range(0, len(wide), _WIDE):
+                                    part_tile(row, count, wide[begin : begin + _WIDE])
+                            with T.Else():
+                                part_tile(row, count, narrow)
 
                     block.each(tile)
-            if self.form.scaled:
-                with each_vector() as (i, panel, v):
-                    scale = self.column(self.args.scale, panel, v, group)
-                    total[i] = fma(inner[i], scale, total[i])
 
         if self.form.scaled:
-            with each_vector() as (i, _, _):
-                total[i] = self.zeros()
+            with (
+                T.serial(0, panels) as p,
+                T.serial(0, block.rows) as row,
+                T.serial(0, self.vectors) as v,
+            ):
+                total[p * part + row * self.vectors + v] = self.zeros()
         self.each_group(span)
         with T.serial(0, panels) as p:
             self.store(total, p * part, block.row, block.rows, first_panel + p, self.vectors)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import tvm
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
+from tvm.target.codegen import llvm_lookup_intrinsic_id
 
 from lowgemm.packing_panels import WORD_FORMATS, PanelLayout
 from lowgemm.topi._arith import f32, like, to_float
@@ -95,17 +96,34 @@ _MANTISSA = 23
 _INT4_OFFSET = 8
 
 
-def weight_value(kind: str, word, step, zero=None):
+def weight_value(kind: str, word, step, zero=None, scarce: bool = False):
     """`value` of the element `step` of each lane of `word`, as float32.
 
-    `step` may be an expression; `zero` is a vector, or nothing for zero points of 0.
+    `step` may be an expression; `zero` is a vector, or nothing for zero points of 0. Where registers are `scarce`, none
+    is taken for a constant if that can be.
     """
     if kind == "bfloat16":
-        return widened(word, kind)
+        return widened(word, kind) if scarce else _bfloat16_value(word)
     if kind == "int4":
         return _int4_value(word, step, zero)
     value = to_float(word)
     return value if zero is None else value - zero
+
+
+def _bfloat16_value(word):
+    """In vectors of 32 bytes by one shuffle, of words that are read into both halves.
+
+    LLVM takes two instructions, which both want a port that multiplies.
+    """
+    if word.ty.dtype.lanes != 8:
+        return widened(word, "bfloat16")
+    twice = tirx.reinterpret("int8x32", tirx.Shuffle([word, word], list(range(16))))
+    # Each lane of the result is two bytes of zero, and the two bytes of a word.
+    places = [-1 if i % 4 < 2 else i // 4 * 2 + i % 2 for i in range(32)]
+    order = tirx.Shuffle([tirx.const(place, "int8") for place in places], list(range(32)))
+    kind = tirx.const(llvm_lookup_intrinsic_id("llvm.x86.avx2.pshuf.b"), "uint32")
+    spread = tirx.call_intrin("int8x32", "tirx.call_llvm_pure_intrin", kind, twice, order)
+    return tirx.reinterpret("float32x8", spread)
 
 
 def _int4_value(word, step, zero):

@@ -28,7 +28,7 @@ KINDS = (*FLOATS, "int8", "int4")
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 13)
 # depth, columns, most rows. Single ones; a word that is not full, and a panel neither; several panels, a depth of words
 # and a rest, and more rows than a block has; more depth than a chunk, and columns for several panels at once.
-SIZES = ((1, 1, 13), (7, 5, 13), (41, 33, 100), (300, 150, 13))
+SIZES = ((1, 1, 13), (7, 5, 13), (41, 33, 100), (1100, 150, 13))
 
 
 def chain(a: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -114,9 +114,16 @@ def test_sums_are_chains_of_fused_multiply_adds(kind: str, isa: str) -> None:
 @pytest.mark.parametrize("zeros", [False, True], ids=["symmetric", "zero points"])
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 def test_groups_have_scales_and_zero_points(kind: str, zeros: bool, isa: str) -> None:
-    """Groups below a word's length are for int8 only; 264 is above a chunk's; the last group may be smaller."""
+    """Groups below a word's length are for int8 only; 264 ends in a chunk, 520 after it; the last may be smaller."""
     rng = np.random.default_rng(2)
-    for depth, size in ((24, 8), (45, 16), (300, 264), (21, 1000), *([(10, 3)] * (kind == "int8"))):
+    for depth, size in (
+        (24, 8),
+        (45, 16),
+        (600, 264),
+        (600, 520),
+        (21, 1000),
+        *([(10, 3)] * (kind == "int8")),
+    ):
         grouped = case(kind, normal(rng, depth, 37), isa, size, zeros)
         a = normal(rng, 9, depth)
         expected = grouped.expected(a)
