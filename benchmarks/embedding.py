@@ -127,7 +127,7 @@ def measure(bags: Bags, against: Sequence[str], setting: Setting) -> Row:
 
 def _make(name: str, bags: Bags, threads: int) -> Contestant:
     if name == LOWGEMM:
-        return _Lowgemm(bags, threads)
+        return _lowgemm(bags, threads)
     try:
         from benchmarks import torch_floats
     except ModuleNotFoundError as error:
@@ -138,24 +138,11 @@ def _make(name: str, bags: Bags, threads: int) -> Contestant:
     return torch_floats.TorchBags(table, indices, offsets, data["weights"], bags.bits, threads)
 
 
-class _Lowgemm:
-    """`lowgemm.ops.embedding_bag`: its native call alone."""
+def _lowgemm(bags: Bags, threads: int) -> Contestant:
+    """`lowgemm.ops.embedding_bag`."""
+    from benchmarks.native_loops import Operator
+    from lowgemm import ops
 
-    def __init__(self, bags: Bags, threads: int) -> None:
-        from benchmarks.native_loops import NativeCalls
-        from lowgemm import ops
-
-        ops.set_num_threads(threads)
-        self._out = np.empty((_BAGS, bags.columns), np.float32)
-        call = partial(ops.embedding_bag, **bags.data, bits=bags.bits, out=self._out)
-        self._calls = NativeCalls(call)
-
-    def output(self) -> np.ndarray:
-        self._calls(1)
-        return self._out.copy()
-
-    def __call__(self, runs: int) -> list[float]:
-        return self._calls(runs)
-
-    def close(self) -> None:
-        """All operators share one pool, which stays."""
+    ops.set_num_threads(threads)
+    out = np.empty((_BAGS, bags.columns), np.float32)
+    return Operator(partial(ops.embedding_bag, **bags.data, bits=bags.bits, out=out), out)

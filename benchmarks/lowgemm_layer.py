@@ -12,7 +12,7 @@ import onnx
 import lowgemm
 from benchmarks.layer_model import to_onnx
 from benchmarks.layers import Layer
-from benchmarks.native_loops import NativeCalls, lowgemm_loop
+from benchmarks.native_loops import Operator, lowgemm_loop
 from lowgemm import ops
 
 
@@ -62,7 +62,7 @@ class LowgemmLayer:
         self._folder.cleanup()
 
 
-class LowgemmOperator:
+class LowgemmOperator(Operator):
     """Any convolution, by the operator `lowgemm.ops.pack_conv` on channels-last arrays: its native calls alone."""
 
     def __init__(self, layer: Layer, threads: int) -> None:
@@ -86,16 +86,9 @@ class LowgemmOperator:
             output=output,
         )
         x = np.ascontiguousarray(np.moveaxis(data.x, 1, -1))
-        self._y = np.empty((layer.batch, *layer.out_sizes, layer.out_channels), np.uint8)
-        self._calls = NativeCalls(conv.bind(x, self._y))
+        y = np.empty((layer.batch, *layer.out_sizes, layer.out_channels), np.uint8)
+        super().__init__(conv.bind(x, y), y)
 
     def output(self) -> np.ndarray:
         """The result, uint8, in ONNX's order of axes."""
-        self._calls(1)
-        return np.ascontiguousarray(np.moveaxis(self._y, -1, 1))
-
-    def __call__(self, runs: int) -> list[float]:
-        return self._calls(runs)
-
-    def close(self) -> None:
-        """All operators share one pool, which stays."""
+        return np.ascontiguousarray(np.moveaxis(super().output(), -1, 1))

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
+
 import lowgemm
 from lowgemm.artifact.build import find_compiler
 from lowgemm.ops import _call, _library
@@ -64,6 +66,29 @@ class NativeCalls:
         if lowgemm_loop().time_calls(run, self._calls, len(self._calls), runs, seconds):
             raise RuntimeError(_library.runtime().message())
         return list(seconds)
+
+
+class Operator:
+    """A call of an operator that writes into an array, as a contestant: its native calls alone.
+
+    Args:
+        run: calls the operator once.
+        out: the array.
+    """
+
+    def __init__(self, run: Callable[[], object], out: np.ndarray) -> None:
+        self._calls, self._out = NativeCalls(run), out
+
+    def output(self) -> np.ndarray:
+        """A copy of what it writes."""
+        self._calls(1)
+        return self._out.copy()
+
+    def __call__(self, runs: int) -> list[float]:
+        return self._calls(runs)
+
+    def close(self) -> None:
+        """All operators share one pool, which stays."""
 
 
 def empty_regions(runs: int) -> list[float]:

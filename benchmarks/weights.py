@@ -117,7 +117,7 @@ def measure(product: Product, against: Sequence[str], setting: Setting) -> Row:
 
 def _make(name: str, product: Product, threads: int) -> Contestant:
     if name == LOWGEMM:
-        return _Lowgemm(product, threads)
+        return _lowgemm(product, threads)
     try:
         from benchmarks import torch_floats
     except ModuleNotFoundError as error:
@@ -125,33 +125,19 @@ def _make(name: str, product: Product, threads: int) -> Contestant:
     return torch_floats.TorchProduct(product.data[0], product.weights, name, threads)
 
 
-class _Lowgemm:
-    """`lowgemm.ops.pack_float_gemm`: its native calls alone."""
+def _lowgemm(product: Product, threads: int) -> Contestant:
+    """`lowgemm.ops.pack_float_gemm`."""
+    from benchmarks.native_loops import Operator
+    from lowgemm import ops
 
-    def __init__(self, product: Product, threads: int) -> None:
-        from benchmarks.native_loops import NativeCalls
-        from lowgemm import ops
-
-        ops.set_num_threads(threads)
-        a, codes = product.data
-        if product.kind == "float16":
-            packed = ops.pack_float_gemm(product.weights.astype(np.float16))
-        elif product.kind == "bfloat16":
-            packed = ops.pack_float_gemm(product.weights, weights="bfloat16")
-        else:
-            group = _GROUP if product.kind == "int4" else None
-            packed = ops.pack_float_gemm(
-                codes, weights=product.kind, scale=_SCALE, group_size=group
-            )
-        self._out = np.empty((product.rows, product.columns), np.float32)
-        self._calls = NativeCalls(packed.bind(a, self._out))
-
-    def output(self) -> np.ndarray:
-        self._calls(1)
-        return self._out.copy()
-
-    def __call__(self, runs: int) -> list[float]:
-        return self._calls(runs)
-
-    def close(self) -> None:
-        """All operators share one pool, which stays."""
+    ops.set_num_threads(threads)
+    a, codes = product.data
+    if product.kind == "float16":
+        packed = ops.pack_float_gemm(product.weights.astype(np.float16))
+    elif product.kind == "bfloat16":
+        packed = ops.pack_float_gemm(product.weights, weights="bfloat16")
+    else:
+        group = _GROUP if product.kind == "int4" else None
+        packed = ops.pack_float_gemm(codes, weights=product.kind, scale=_SCALE, group_size=group)
+    out = np.empty((product.rows, product.columns), np.float32)
+    return Operator(packed.bind(a, out), out)
