@@ -235,6 +235,20 @@ def test_an_index_out_of_range_is_named(rng, isa: str, bad: int) -> None:
     assert got.tobytes() == want.tobytes()
 
 
+@pytest.mark.parametrize("isa", isas())
+def test_offsets_out_of_range_are_not_followed(rng, isa: str) -> None:
+    """An index that they lead to is not read, on either side of the indices."""
+    table = table_of(rng, "float32", 16)
+    indices, _ = bags_of(rng)
+    for fenced, far in ((fences.before_fence, 2**20), (fences.behind_fence, -(2**20))):
+        offsets = np.array([0, far, far + 1, indices.size])
+        with pytest.raises(OperandError, match=r"^offsets: expected no negative lengths"):
+            ops.embedding_bag(table, fenced(indices), offsets=offsets, target=isa)
+    offsets = np.array([0, 5, 2**20])
+    with pytest.raises(OperandError, match=r"^offsets: expected to cover indices"):
+        ops.embedding_bag(table, fences.before_fence(indices), offsets=offsets, target=isa)
+
+
 TABLE = np.zeros((10, 6), F)
 INDICES = np.zeros(4, np.int64)
 OFFSETS = np.array([0, 1, 4])

@@ -206,6 +206,19 @@ def test_ties_and_ends(isa: str, kind: str, activation: str | None) -> None:
 
 
 @pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("kind", CODES)
+def test_a_leaky_relu_bends_at_zero(isa: str, kind: str) -> None:
+    """The slope is for what is below 0 and nothing else; its products are rounded once more, ties to even."""
+    for slope in (0.5, 0.0, -1.0, 3.0):
+        product = every_code(kind, np.iinfo(kind).min + 100)
+        output = replace(product.output, activation="leaky_relu", slope=slope)
+        found = replace(product, output=output).pack(isa)(np.zeros((1, 1), np.uint8))[0]
+        real = np.arange(-600, 600) / 2
+        codes = np.rint(np.where(real < 0, real * slope, real)) + output.zero_point
+        assert (found == np.clip(codes, np.iinfo(kind).min, np.iinfo(kind).max)).all()
+
+
+@pytest.mark.parametrize("isa", isas())
 def test_fixed_point_ties_go_up(isa: str) -> None:
     product = every_code("int8", 3)
     product = replace(product, output=replace(product.output, rounding="fixed_point"))

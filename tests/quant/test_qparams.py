@@ -48,6 +48,19 @@ def test_tiny_ranges_get_a_usable_scale(low: float, high: float):
     assert choose_qparams(low, high).scale >= np.float32(6.1e-5)
 
 
+def test_a_scale_without_a_reciprocal_is_a_tenth():
+    """2**-128 has an infinite one in float32, what follows has not, and gets FBGEMM's least scale."""
+    for scale, wanted in ((1e-40, 0.1), (2.0**-128, 0.1), (2.0**-128 * (1 + 2.0**-20), 6.1e-5)):
+        assert choose_qparams(0.0, 255 * scale).scale == np.float32(wanted)
+
+
+def test_the_zero_point_comes_from_the_end_of_smaller_terms():
+    """Ranges whose ends give codes on either side of a tie, because the scale is rounded to float32."""
+    assert choose_qparams(-5.495619297027588, 1.7094342708587646, -128, 127).zero_point == 67
+    assert choose_qparams(-0.5940067768096924, 2.0402841567993164, -128, 127).zero_point == -70
+    assert choose_qparams(-5.495619297027588, 1.7094342708587646).zero_point == 194
+
+
 def test_fbgemm_symmetric_example():
     params = choose_qparams(-1.6165, 0.5685, -128, 127, symmetric=True)
     assert params.scale == np.float32(0.012628906)
