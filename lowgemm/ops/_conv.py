@@ -18,7 +18,7 @@ from lowgemm.ops._arrays import (
     level,
     one_of,
 )
-from lowgemm.ops._conv_plan import Filters, Plan, per_channel
+from lowgemm.ops._conv_plan import Calls, Filters, Plan, per_channel
 from lowgemm.ops._output import EIGHT_BIT, Output, spread, store_type
 from lowgemm.ops._prepared import bits_of, result
 from lowgemm.packing import Axis
@@ -39,7 +39,7 @@ class PackedConv:
         self.target = filters.target
         self.in_channels, self.out_channels = filters.in_channels, filters.out_channels
         self._in, self._out = np.dtype(filters.x_dtype), store_type(output.dtype)
-        self._plans: dict[tuple[int, ...], Plan] = {}
+        self._plans: dict[tuple[int, ...], Calls] = {}
         if output.row_scale:
             raise OperandError("output.row_scale: a convolution has none")
         # Refuse what does not fit now, not when the first input comes.
@@ -146,7 +146,7 @@ class PackedConv:
         found = expect(array(residual, "residual"), "residual", kinds, shape)
         return bits_of(contiguous(found, "residual"))
 
-    def _plan(self, shape: tuple[int, ...]) -> Plan:
+    def _plan(self, shape: tuple[int, ...]) -> Calls:
         plan = self._plans.get(shape)
         if plan is None:
             out_shape = self.out_shape(shape)
@@ -156,7 +156,7 @@ class PackedConv:
             self._plans[shape] = plan
         return plan
 
-    def _planned(self, shape: tuple[int, ...], out_shape: tuple[int, ...]) -> Plan:
+    def _planned(self, shape: tuple[int, ...], out_shape: tuple[int, ...]) -> Calls:
         return Plan(self._filters, self.output, shape, out_shape)
 
 

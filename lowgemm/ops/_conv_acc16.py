@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
@@ -11,9 +10,9 @@ import numpy as np
 
 from lowgemm.ops._acc16 import Acc16Variant, acc16_parts
 from lowgemm.ops._arrays import array, expect
-from lowgemm.ops._call import Call, address_of
+from lowgemm.ops._call import Call
 from lowgemm.ops._conv import PackedConv, filters_of
-from lowgemm.ops._conv_plan import Filters, per_channel
+from lowgemm.ops._conv_plan import Calls, Filters, Place, per_channel
 from lowgemm.ops._output import Output
 from lowgemm.ops._prepared import bits_of
 from lowgemm.ops._product import ProductOptions, ProductPart, checked_options
@@ -67,11 +66,11 @@ class PackedConvAcc16(PackedConv):
         strided = self._filters.groups > 1
         return Acc16Variant(self._options, self._outliers, False, strided, taps)
 
-    def _planned(self, shape: tuple[int, ...], out_shape: tuple[int, ...]) -> Any:
+    def _planned(self, shape: tuple[int, ...], out_shape: tuple[int, ...]) -> Calls:
         return _Plan(self._filters, self._options, self._parts, self._variant, shape, out_shape)
 
 
-class _Plan:
+class _Plan(Calls):
     """The calls for one shape of the input: one for each group."""
 
     def __init__(
@@ -83,37 +82,20 @@ class _Plan:
         shape: tuple[int, ...],
         out_shape: tuple[int, ...],
     ) -> None:
-        self.out_shape = out_shape
+        super().__init__(out_shape)
         self._options, self._parts, self._variant = options, parts, variant
         self._wide = filters.in_channels // filters.groups
         self._pad = np.array([filters.x_zero_point], np.int32)
-        self._local = threading.local()
         self._origins, self._steps = _windows(filters, shape, out_shape)
         names = ["data", "weight", "origins", "steps", "pad", *variant.names, "dst"]
         self._names = names
-        self._other_at = names.index("other") if "other" in names else 0
-
-    def run(self, x: np.ndarray, out: np.ndarray, residual: np.ndarray | None) -> None:
-        """Convolve, by calls that are described once in each thread."""
-        calls: list[Call] | None = getattr(self._local, "calls", None)
-        if calls is None:
-            calls = self.calls(x, out, residual)
-            for call in calls:
-                call.release()
-            self._local.calls = calls
-        else:
-            columns = self._options.columns
-            for number, call in enumerate(calls):
-                call.point(0, address_of(x) + number * self._wide)
-                call.point(call.last, address_of(out) + number * columns * out.itemsize)
-                if residual is not None:
-                    moved = number * columns * residual.itemsize
-                    call.point(self._other_at, address_of(residual) + moved)
-        for call in calls:
-            call()
+        other_at = names.index("other") if "other" in names else 0
+        firsts = [number * options.columns for number in range(len(parts))]
+        self.places = [Place(n * self._wide, at, at, other_at) for n, at in enumerate(firsts)]
+        if 0 in out_shape:
+            self.places = []
 
     def calls(self, x: np.ndarray, out: np.ndarray, residual: np.ndarray | None) -> list[Call]:
-        """The calls for these arrays, which they keep alive."""
         if not out.size:
             return []
         return [self._call(number, x, bits_of(out), residual) for number in range(len(self._parts))]

@@ -153,29 +153,29 @@ class _View:
         return np.lib.stride_tricks.as_strided(flat, self.shape, strides)
 
 
-class Plan:
-    """The kernels for one shape of the input."""
+@dataclass(frozen=True)
+class Place:
+    """Where a call of several begins, in elements of the input, the output and the residual, and which argument this
+    is."""
 
-    def __init__(self, filters: Filters, output: Output, shape, out_shape) -> None:
+    x: int
+    out: int
+    other: int
+    other_at: int
+
+
+class Calls:
+    """The calls that compute the output for one shape of the input; `places` says where each begins."""
+
+    places: list[Place]
+
+    def __init__(self, out_shape: tuple[int, ...]) -> None:
         self.out_shape = out_shape
         self._local = threading.local()
-        self._parts: list[_Part] = []
-        if 0 in out_shape:
-            return
-        for phase in filters.phases(shape[1:-1]):
-            self._parts.append(_Part(filters, output, shape[0], phase, out_shape))
-        symbols: dict[str, str] = {}
-        functions: dict[str, _Part] = {}
-        for part in self._parts:
-            # Phases of the same geometry have the same code.
-            part.symbol = symbols.setdefault(repr(part.params), f"part{len(symbols)}")
-            functions[part.symbol] = part
-        params = {symbol: part.params for symbol, part in functions.items()}
 
-        def make():
-            return {symbol: part.make() for symbol, part in functions.items()}
-
-        self._library = kernels("qconv", params, filters.target, make)
+    def calls(self, x: np.ndarray, out: np.ndarray, residual: np.ndarray | None) -> list[Call]:
+        """The calls for these arrays, which they keep alive."""
+        raise NotImplementedError
 
     def run(self, x: np.ndarray, out: np.ndarray, residual: np.ndarray | None) -> None:
         """Convolve, by calls that are described once in each thread."""
@@ -186,17 +186,42 @@ class Plan:
                 call.release()
             self._local.calls = calls
         else:
-            for part, call in zip(self._parts, calls, strict=True):
-                call.point(0, address_of(x))
-                call.point(call.last, address_of(out) + part.dst.offset * out.itemsize)
+            for place, call in zip(self.places, calls, strict=True):
+                call.point(0, address_of(x) + place.x * x.itemsize)
+                call.point(call.last, address_of(out) + place.out * out.itemsize)
                 if residual is not None:
-                    moved = part.other.offset * residual.itemsize
-                    call.point(part.residual_at, address_of(residual) + moved)
+                    moved = place.other * residual.itemsize
+                    call.point(place.other_at, address_of(residual) + moved)
         for call in calls:
             call()
 
+
+class Plan(Calls):
+    """The kernels for one shape of the input."""
+
+    def __init__(self, filters: Filters, output: Output, shape, out_shape) -> None:
+        super().__init__(out_shape)
+        self._parts: list[_Part] = []
+        self.places = []
+        if 0 in out_shape:
+            return
+        for phase in filters.phases(shape[1:-1]):
+            self._parts.append(_Part(filters, output, shape[0], phase, out_shape))
+        symbols: dict[str, str] = {}
+        functions: dict[str, _Part] = {}
+        for part in self._parts:
+            # Phases of the same geometry have the same code.
+            part.symbol = symbols.setdefault(repr(part.params), f"part{len(symbols)}")
+            functions[part.symbol] = part
+            self.places.append(Place(0, part.dst.offset, part.other.offset, part.residual_at))
+        params = {symbol: part.params for symbol, part in functions.items()}
+
+        def make():
+            return {symbol: part.make() for symbol, part in functions.items()}
+
+        self._library = kernels("qconv", params, filters.target, make)
+
     def calls(self, x: np.ndarray, out: np.ndarray, residual: np.ndarray | None) -> list[Call]:
-        """The calls for these arrays, which they keep alive."""
         out = bits_of(out)
         return [part.call(self._library, x, out, residual) for part in self._parts]
 
