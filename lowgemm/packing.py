@@ -26,6 +26,14 @@ class DotLayout:
     rhs: str
     step: int = 0
 
+    @property
+    def packs(self) -> bool:
+        """Whether vectors become bytes by vpackssdw and the like, which take several and saturate.
+
+        512-bit vectors become bytes one by one (vpmovdb), and need none below or above for that.
+        """
+        return self.lanes == 8
+
 
 @dataclass(frozen=True)
 class Axis:

@@ -94,7 +94,7 @@ def _summed_desc(dot: Dot):
     def desc(
         A: T.Buffer((summed * depth,), "uint8", offset_factor=1),
         B: T.Buffer((summed, lanes, depth), "int8", offset_factor=1),
-        C: T.Buffer((lanes,), "int32", offset_factor=1, scope="local"),
+        C: T.Buffer((lanes,), "int32", offset_factor=1),
     ) -> None:
         with T.sblock("root"):
             T.reads(C[0:lanes], A[0 : summed * depth], B[0:summed, 0:lanes, 0:depth])
@@ -138,7 +138,7 @@ def _summed_impl(dot: Dot):
         def single(
             A: T.Buffer((depth,), "uint8", offset_factor=1),
             B: T.Buffer((lanes, depth), "int8", offset_factor=1),
-            C: T.Buffer((lanes,), "int32", offset_factor=1, scope="local"),
+            C: T.Buffer((lanes,), "int32", offset_factor=1),
         ) -> None:
             with T.sblock("root"):
                 T.reads(C[0:lanes], A[0:depth], B[0:lanes, 0:depth])
@@ -154,7 +154,7 @@ def _summed_impl(dot: Dot):
     def double(
         A: T.Buffer((summed * depth,), "uint8", offset_factor=1),
         B: T.Buffer((summed, lanes, depth), "int8", offset_factor=1),
-        C: T.Buffer((lanes,), "int32", offset_factor=1, scope="local"),
+        C: T.Buffer((lanes,), "int32", offset_factor=1),
     ) -> None:
         with T.sblock("root"):
             T.reads(C[0:lanes], A[0 : summed * depth], B[0:summed, 0:lanes, 0:depth])
@@ -177,7 +177,7 @@ def _broadcast_desc(dot: Dot):
     def broadcast_desc(
         A: T.Buffer((depth,), lhs, offset_factor=1),
         B: T.Buffer((lanes, depth), rhs, offset_factor=1),
-        C: T.Buffer((lanes,), "int32", offset_factor=1, scope="local"),
+        C: T.Buffer((lanes,), "int32", offset_factor=1),
     ) -> None:
         with T.sblock("root"):
             T.reads(C[0:lanes], A[0:depth], B[0:lanes, 0:depth])
@@ -247,7 +247,7 @@ def _broadcast_impl(dot: Dot, accumulate: Callable[..., Any]):
     def broadcast_impl(
         A: T.Buffer((depth,), lhs, offset_factor=1),
         B: T.Buffer((lanes, depth), rhs, offset_factor=1),
-        C: T.Buffer((lanes,), "int32", offset_factor=1, scope="local"),
+        C: T.Buffer((lanes,), "int32", offset_factor=1),
     ) -> None:
         with T.sblock("root"):
             T.reads(C[0:lanes], A[0:depth], B[0:lanes, 0:depth])

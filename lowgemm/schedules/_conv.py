@@ -38,10 +38,9 @@ def schedule_qconv2d(
     """
     check_conv_config(shape, target, config)
     dot = intrin.broadcast_dot(target, config.lanes, form.widen)
-    lanes, depth = dot.lanes, dot.summed * dot.depth
+    lanes = dot.lanes
     sch = s_tir.Schedule(func)
     acc, dst = sch.get_sblock("acc"), sch.get_sblock("dst")
-    sch.set_scope(acc, 0, "local")
 
     # dst[n, [z,] y, x, o]  ->  block, panel, tile, (row, column, vector, lane)
     *images, y, x, o = sch.get_loops(dst)
@@ -71,15 +70,16 @@ def schedule_qconv2d(
     else:
         whole = shape.out_channels % lanes == 0
     sch.compute_at(acc, xo, preserve_unit_loops=True)
-    _vectorize_output(sch, whole, shape, form, yi, xi, pi, lane)
+    for loop in (yi, xi):
+        sch.unroll(loop)
+    if whole and (form.output.residual or packing.layout.packs):
+        _steps.vectorize_panels(sch, pi, lane)
+    else:
+        sch.unroll(pi)
+        # All of a vector in a block of its own, else no vector half in the output.
+        _steps.vectorize_guarded(sch, lane, lanes if whole else shape.out_channels)
 
-    # acc[n, y, x, o] over (r, c, j)  ->  tap, k, (unrolled row, column, vector), dot
-    *_, ay, ax, ao, r, c, j = sch.get_loops(acc)
-    ap, al = sch.split(ao, [None, lanes])
-    steps = packing.padded_run // depth
-    unroll = _steps.largest_divisor(steps, config.unroll)
-    jo, ji, jk = sch.split(j, [None, unroll, depth])
-    sch.reorder(r, c, jo, ji, ay, ax, ap, al, jk)
+    sums = _steps.order_sums(sch, acc, packing, dot, config.unroll)
 
     # Parallel loops come before decompose_reduction, which refuses the dataflow otherwise.
     block = sch.fuse(*outer) if config.order == "rows" else po
@@ -99,35 +99,19 @@ def schedule_qconv2d(
             parallel(outer)
             fused = sch.fuse(*inner)
         _steps.vectorize_innermost(sch, fused, 16)
-    _steps.initialise_registers(sch, acc, r)
-    for loop in (ji, ay, ax, ap):
-        sch.unroll(loop)
-    sch.tensorize(al, dot.name)
+    _steps.sum_in_registers(sch, acc, sums, dot)
     if config.order == "rows" or form.widen or not config.prefetch:
         return sch.mod["main"]
     if _steps.extent(sch, yo) * _steps.extent(sch, xo) == 1:
         return sch.mod["main"]
-    stretch = _steps.largest_divisor(steps // unroll, 64)
-    jo, _ = sch.split(jo, [None, stretch])
+    unroll = _steps.extent(sch, sums.unrolled[0])
+    stretch = _steps.largest_divisor(_steps.extent(sch, sums.steps), 64)
+    steps, _ = sch.split(sums.steps, [None, stretch])
     roles = ("panel", "row", "column", "tap_row", "tap_column", "step")
-    for role, loop in zip(roles, (block, yo, xo, r, c, jo), strict=True):
+    for role, loop in zip(roles, (block, yo, xo, *sums.taps, steps), strict=True):
         mark_loop(sch, role, loop)
     together = stretch * unroll * dot.summed
     return prefetch_weights(sch.mod["main"], "weight", config.vectors, together)
-
-
-def _vectorize_output(sch, whole, shape, form, yi, xi, pi, lane) -> None:
-    if form.output.residual and whole:
-        # A long chain of operations for each vector, one after the other, would fill the CPU's scheduler with waiting
-        # instructions. One wide vector over all panels interleaves them.
-        sch.vectorize(sch.fuse(pi, lane))
-        return
-    for loop in (yi, xi, pi):
-        sch.unroll(loop)
-    if whole:
-        sch.vectorize(lane)
-    else:
-        _steps.vectorize_guarded(sch, lane, shape.out_channels)
 
 
 def _place_sums(sch, config, block, parallel) -> None:

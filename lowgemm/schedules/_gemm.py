@@ -41,36 +41,26 @@ def schedule_qgemm(
     if packing.panels % config.vectors:
         raise ValueError(f"{config}: {config.vectors} vectors do not divide {packing.panels}")
     dot = intrin.broadcast_dot(target, packing.layout.lanes, widened=False)
-    lanes, depth = dot.lanes, dot.summed * dot.depth
+    lanes = dot.lanes
     sch = s_tir.Schedule(func)
     acc = sch.get_sblock("acc")
-    sch.set_scope(acc, 0, "local")
     # Where vectors stick out of the output, whole ones go to `codes`, and a plain copy takes what is wanted.
     whole = form.columns == packing.panels * lanes
     t, x, o = sch.get_loops(sch.get_sblock("dst" if whole else "codes"))
     po, pi, lane = sch.split(o, [None, config.vectors, lanes])
     sch.reorder(po, t, x, pi, lane)
     sch.compute_at(acc, t, preserve_unit_loops=True)
-    if form.output.residual and whole:
-        # Several vectors at once: each has a long chain of dependent operations.
-        sch.vectorize(sch.fuse(pi, lane))
+    if whole and (form.output.residual or packing.layout.packs):
+        _steps.vectorize_panels(sch, pi, lane)
     else:
         sch.unroll(pi)
         sch.vectorize(lane)
     sch.unroll(x)
-    *_, ax, ao, j = sch.get_loops(acc)
-    ap, al = sch.split(ao, [None, lanes])
-    steps = packing.padded_run // depth
-    unroll = _steps.largest_divisor(steps, config.unroll)
-    jo, ji, jk = sch.split(j, [None, unroll, depth])
-    sch.reorder(jo, ji, ax, ap, al, jk)
+    sums = _steps.order_sums(sch, acc, packing, dot, config.unroll)
     sch.parallel(po)
     if form.staged:
         _steps.vectorize_stage(sch)
     if form.dynamic:
         _steps.vectorize_ranges(sch, form.depth)
-    _steps.initialise_registers(sch, acc, jo)
-    for loop in (ji, ax, ap):
-        sch.unroll(loop)
-    sch.tensorize(al, dot.name)
+    _steps.sum_in_registers(sch, acc, sums, dot)
     return sch.mod["main"]

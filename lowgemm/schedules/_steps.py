@@ -1,10 +1,24 @@
 """Schedule steps that several families share; each is one rewrite of the loop nest."""
 
+from dataclasses import dataclass
 from math import gcd
+from typing import Any
 
-from tvm import s_tir
+from tvm import s_tir, tirx
 
+from lowgemm.intrin import Dot
+from lowgemm.packing import ConvPacking
 from lowgemm.tiling import parallel_loss as parallel_loss
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Loops around a register tile's dot products: over taps, over steps of a run, those to unroll, and over lanes."""
+
+    taps: list[Any]
+    steps: Any
+    unrolled: list[Any]
+    lane: Any
 
 
 def extent(sch: s_tir.Schedule, loop) -> int:
@@ -53,6 +67,31 @@ def vector_width(n: int, limit: int) -> int:
     return power if power >= 8 else largest_divisor(n, limit)
 
 
+def order_sums(sch: s_tir.Schedule, acc, packing: ConvPacking, dot: Dot, unroll: int) -> Sums:
+    """for pixels, o, [taps,] j: acc += ..  ->  for [taps,] ko, ki, pixels, vectors, (lane, k): acc += ..
+
+    The block lies in its tile already. `unroll` is what the trip count of ki is at most.
+    """
+    loops = sch.get_loops(acc)
+    reduced = sum(axis.iter_type == tirx.IterVar.CommReduce for axis in sch.get(acc).iter_vars)
+    *taps, j = loops[-reduced:]
+    *_, row, column, o = loops[:-reduced]
+    vector, lane = sch.split(o, [None, dot.lanes])
+    depth = dot.summed * dot.depth
+    unroll = largest_divisor(packing.padded_run // depth, unroll)
+    outer, inner, k = sch.split(j, [None, unroll, depth])
+    sch.reorder(*taps, outer, inner, row, column, vector, lane, k)
+    return Sums(taps, outer, [inner, row, column, vector], lane)
+
+
+def sum_in_registers(sch: s_tir.Schedule, acc, sums: Sums, dot: Dot) -> None:
+    """Zero the accumulators before their reduction, one vector store each, unroll the tile, and tensorize its lanes."""
+    initialise_registers(sch, acc, [*sums.taps, sums.steps][0])
+    for loop in sums.unrolled:
+        sch.unroll(loop)
+    sch.tensorize(sums.lane, dot.name)
+
+
 def initialise_registers(sch: s_tir.Schedule, acc, at) -> None:
     """Take the zeroing of the accumulators out of the reduction, one vector store each, fully unrolled."""
     init = sch.decompose_reduction(acc, at)
@@ -60,6 +99,18 @@ def initialise_registers(sch: s_tir.Schedule, acc, at) -> None:
     sch.vectorize(lane)
     for loop in outer:
         sch.unroll(loop)
+
+
+def vectorize_panels(sch: s_tir.Schedule, panels, lane) -> None:
+    """for p in n: for lane in m  ->  for po in unrolled(n/v): for i in vectorized(v*m), v the largest power of two.
+
+    What becomes of an accumulator is a long chain of operations, each waiting for the one before: those of several
+    vectors stand between each other's, and narrow to whole vectors of bytes.
+    """
+    n = extent(sch, panels)
+    outer, inner = sch.split(panels, [None, n & -n])
+    sch.unroll(outer)
+    sch.vectorize(sch.fuse(inner, lane))
 
 
 def vectorize_stage(sch: s_tir.Schedule) -> None:

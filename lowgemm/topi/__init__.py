@@ -27,7 +27,6 @@ from lowgemm.topi._elementwise import qpool as qpool
 from lowgemm.topi._elementwise import qresize as qresize
 from lowgemm.topi._elementwise import quantize as quantize
 from lowgemm.topi._embedding import BagForm as BagForm
-from lowgemm.topi._epilogue import REQUANTIZE_PARAMS as REQUANTIZE_PARAMS
 from lowgemm.topi._epilogue import requantize as requantize
 from lowgemm.topi._float_gemm import FloatGemmArguments as FloatGemmArguments
 from lowgemm.topi._float_gemm import FloatGemmForm as FloatGemmForm

@@ -8,6 +8,7 @@ from tvm import te, tirx
 from lowgemm.packing import FLAT, ConvPacking, ConvShape
 from lowgemm.topi._blocks import block, image_axes, out_images
 from lowgemm.topi._output import OutputForm, OutputStage
+from lowgemm.topi._product import accumulated, stored
 
 # Of the output.
 _AXES = "n z y x o"
@@ -44,7 +45,7 @@ def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.
         pad int32 `(1,)` if staged; those of the output stage (columns: `panels * lanes`);
         dst `(batch, [od,] oh, ow, out_channels)`.
     """
-    lanes, depth = packing.layout.lanes, packing.layout.depth
+    lanes = packing.layout.lanes
     solid = shape.planes != FLAT
     channels = shape.in_channels
     row = shape.width * channels
@@ -77,7 +78,6 @@ def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.
 
     r = te.reduce_axis((0, packing.tap_rows), "r")
     c = te.reduce_axis((0, packing.tap_cols), "c")
-    j = te.reduce_axis((0, packing.padded_run), "j")
     panels_per_group = packing.panels // packing.groups
 
     def source_row(z, y, r):
@@ -90,31 +90,25 @@ def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.
     def group_of(o):
         return o // (panels_per_group * lanes) if packing.groups > 1 else 0
 
-    def accumulate(*at):
-        n, *z, y, x, o = at
+    def left(*at):
+        n, *z, y, x, o, j = at
         column = (x * stride_w + c * dil_w) * channels + group_of(o) * packing.group_in + j
-        a = source(n, *source_row(z, y, r), column)
-        w = weights[o // lanes, r, c, j // depth, o % lanes, j % depth]
-        return te.sum(a.astype("int32") * w.astype("int32"), axis=[r, c, j])
+        return source(n, *source_row(z, y, r), column)
 
     extents = (*out_images(shape), out_h, out_w, packing.panels * lanes)
-    acc = block("acc", _AXES, extents, accumulate)
+    acc = accumulated(_AXES, extents, left, weights, packing, (r, c))
     row_sum = None
     if form.output.weight_zero:
         row_sum = _window_sums(shape, packing, source, extents[:-1], source_row, (stride_w, dil_w))
     # Groups fill whole vectors (ConvPacking merges them until they do), so accumulator o is output channel o.
     out_shape = (*out_images(shape), shape.out_height, shape.out_width, shape.out_channels)
-    stage = OutputStage(form.output, extents[-1], (), out_shape)
+    stage = OutputStage(form.output, extents[-1], (), out_shape, packs=packing.layout.packs)
 
     def element(*at):
         o = at[-1]
         return stage.element(acc(*at), o, (*at[:-1], group_of(o)), at, row_sum)
 
-    if not holds_codes(shape, packing, form):
-        dst = block("dst", _AXES, out_shape, element)
-    else:
-        codes = block("codes", _AXES, extents, element)
-        dst = block("dst", _AXES, out_shape, lambda *at: codes(*at))
+    dst = stored(_AXES, out_shape, element, extents if holds_codes(shape, packing, form) else None)
     return te.create_prim_func([*args, *stage.args, dst])
 
 

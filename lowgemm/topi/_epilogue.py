@@ -9,12 +9,21 @@ points folded into `fixed` (`quant.sum_factors`), as ONNX Runtime's QLinearAdd c
 code that numerics 1 gives: the convolution's own rounding to 8 bits stays where the model put it.
 """
 
-from tvm import te
+from tvm import te, tirx
 
-from lowgemm.topi._arith import fma, like, round_clamped, round_clamped_int, to_float
+from lowgemm.topi._arith import (
+    f32,
+    fma,
+    like,
+    nearest,
+    round_clamped_int,
+    saturated,
+    to_float,
+)
 
-REQUANTIZE_PARAMS = 3
 ADD_PARAMS = 5
+# Beyond all codes, and far enough from the ends of int32 for a zero point.
+FAR = 2.0**30
 
 
 def requantize(acc, bias, scale, params: te.Tensor):
@@ -29,27 +38,25 @@ def quantized_from(real, zero_point, low, high):
     return code + zero_point.astype(like("int32", zero_point))
 
 
-def requantize_add(
-    acc, bias, scale, params: te.Tensor, other, add_params: te.Tensor, other_first: bool
-):
-    """Numerics 1, then numerics 2 of its code and `other` (the first operand if `other_first`), as int32."""
-    zero_point, low, high = (params[i] for i in range(3))
-    real = to_float(acc + bias) * scale
-    code = round_clamped(real, low - zero_point, high - zero_point, zero_point)
-    operands = (to_code(other), code) if other_first else (code, to_code(other))
-    return _sum(*operands, add_params)
+def narrowed(real, zero_point, low, high, dtype: str):
+    """`quantized_from` as `dtype`, in fewer instructions where vectors become bytes, as these saturate.
+
+    What is below all codes is left to them, and `low` bounds bytes, of which a vector holds more than of floats.
+    """
+    # A NaN stays one here (the second operand is taken), and becomes the least integer.
+    bounded = tirx.min(high - zero_point, real)
+    if dtype == "int8":  # zero points below 0 would take the least integer out of range
+        bounded = tirx.max(bounded, f32(-FAR))
+    code = saturated(nearest(bounded) + zero_point.astype(like("int32", zero_point)), dtype)
+    return tirx.max(code, low.astype(like(dtype, low)))
 
 
 def add(a, b, params: te.Tensor):
     """Numerics 2 as int32, of two codes. `params` float32 `(sa / sy, sb / sy, fixed, low, high)`."""
-    return _sum(to_code(a), to_code(b), params)
+    return quantized_from(*sum_steps(a, b, params))
 
 
-def to_code(value):
-    """An 8-bit code as float32."""
-    return value.astype("float32")
-
-
-def _sum(a, b, params: te.Tensor):
-    total = fma(a, params[0], fma(b, params[1], params[2]))
-    return round_clamped_int(total, params[3], params[4])
+def sum_steps(a, b, params: te.Tensor):
+    """Numerics 2 before it rounds: (real, zero point, low, high), as `quantized_from` and `narrowed` take it."""
+    total = fma(to_float(a), params[0], fma(to_float(b), params[1], params[2]))
+    return total, f32(0.0), params[3], params[4]

@@ -8,6 +8,7 @@ from tvm import te, tirx
 from lowgemm.packing import ConvPacking
 from lowgemm.topi._arith import f32, round_clamped, to_float
 from lowgemm.topi._output import OutputForm, OutputStage
+from lowgemm.topi._product import accumulated, stored
 
 # Rows of the staged operand are whole vectors of so many elements, so that none is stored in part.
 _STAGE = 32
@@ -46,7 +47,6 @@ def qgemm(form: GemmForm, packing: ConvPacking) -> tvm.tirx.PrimFunc:
         quantize float32 (2,) if data is float32 and not dynamic;
         those of the output stage (columns: `panels * lanes`, rows: `(tiles, rows)`), dst `(tiles, rows, columns)`.
     """
-    lanes, depth = packing.layout.lanes, packing.layout.depth
     tiles = te.var("tiles")
     rows = (tiles, te.var("rows") if form.fewer else form.rows)
     data_shape = (form.depth, te.var("pitch")) if form.transposed else (*rows, form.depth)
@@ -99,27 +99,17 @@ def qgemm(form: GemmForm, packing: ConvPacking) -> tvm.tirx.PrimFunc:
         # Always whole tiles; what stands in rows that are not there, nobody looks at.
         whole = (tiles, form.rows, packing.padded_run)
         left = te.compute(whole, lambda *at: source(*at), name="left")
-    j = te.reduce_axis((0, packing.padded_run), "j")
-
-    def accumulate(t, x, o):
-        w = weight[o // lanes, 0, 0, j // depth, o % lanes, j % depth]
-        return te.sum(left[t, x, j].astype("int32") * w.astype("int32"), axis=j)
-
-    columns = packing.panels * lanes
+    columns = packing.panels * packing.layout.lanes
+    extents = (tiles, form.rows, columns)
+    acc = accumulated("t x o", extents, lambda t, x, o, j: left(t, x, j), weight, packing)
     shape = (*rows, form.columns)
-    acc = te.compute((tiles, form.rows, columns), accumulate, name="acc")
-    stage = OutputStage(form.output, columns, rows, shape, found is not None)
+    stage = OutputStage(form.output, columns, rows, shape, found is not None, packing.layout.packs)
 
-    def stored(t, x, o):
+    def code(t, x, o):
         at = (t, x, o if form.columns == columns else tirx.min(o, form.columns - 1))
         return stage.element(acc[t, x, o], o, (t, x), at, row_sum, found)
 
-    if form.columns == columns:
-        dst = te.compute(shape, stored, name="dst")
-    else:
-        # Whole vectors first: the last one sticks out of the output.
-        codes = te.compute((*rows, columns), stored, name="codes")
-        dst = te.compute(shape, lambda *at: codes(*at), name="dst")
+    dst = stored("t x o", shape, code, None if form.columns == columns else (*rows, columns))
     return te.create_prim_func([*args, *stage.args, dst])
 
 

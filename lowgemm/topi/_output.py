@@ -27,7 +27,7 @@ from typing import Any
 from tvm import te, tirx
 
 from lowgemm.topi import _epilogue
-from lowgemm.topi._arith import f32, fma, round_clamped, round_clamped_int, to_float, wrapping_sum
+from lowgemm.topi._arith import f32, fma, round_clamped, to_float, wrapping_sum
 
 # (zero point, low, high, slope)
 OUTPUT_PARAMS = 4
@@ -75,12 +75,16 @@ class OutputStage:
         bias float32 (columns,) if bias; out float32 (4,) unless the output is int32;
         row_zero int32 `rows` if row_zero and not `found`; row_scale float32 `rows` if row_scale and not `found`;
         other, the residual, `shape`, and, if the output is 8-bit, add float32 (5,); table (256,) if table.
-    `found` says that the row's scale and zero point are computed in the function itself.
+    `found` says that the row's scale and zero point are computed in the function itself. `packs` says that vectors
+    become bytes by packing instructions, which saturate.
     """
 
-    def __init__(self, form: OutputForm, columns, rows, shape, found: bool = False) -> None:
+    def __init__(
+        self, form: OutputForm, columns, rows, shape, found: bool = False, packs: bool = False
+    ) -> None:
         columns = columns if isinstance(columns, tuple) else (columns,)
         self.form = form
+        self._packs = packs and form.eight_bit and form.rounding == "rne" and not form.table
         self.args: list[te.Tensor] = []
         self._named: dict[str, Any] = {}
         real = form.dtype != "int32"
@@ -107,6 +111,9 @@ class OutputStage:
 
     def element(self, acc, column, row: tuple, at: tuple, row_sum: Any = None, found: Any = None):
         """What is stored at `at`, of the accumulator of `column` and `row`."""
+        if self._packs:
+            total, scale = self._total(acc, column, row, row_sum, found)
+            return _epilogue.narrowed(*self._steps(total, column, scale, at), dtype=self.form.dtype)
         value = self.value(acc, column, row, at, row_sum, found)
         return value.astype(self.form.dtype) if self.form.eight_bit else value
 
@@ -116,6 +123,22 @@ class OutputStage:
         `row_sum` is the tensor of sums of operands, if the form has weight_zero; `found` the tensors (zero points,
         scales) that the function computed, if it did.
         """
+        form = self.form
+        total, scale = self._total(acc, column, row, row_sum, found)
+        if form.dtype == "int32":
+            return total
+        if not form.eight_bit:
+            return self._float(total, column, scale, at)
+        if form.rounding == "fixed_point":
+            code = self._fixed(total, column, at)
+        else:
+            code = _epilogue.quantized_from(*self._steps(total, column, scale, at))
+        if not form.table:
+            return code
+        return self._named["table"][code - (-128 if form.dtype == "int8" else 0)].astype("int32")
+
+    def _total(self, acc, column, row: tuple, row_sum: Any, found: Any):
+        """t, and the row's scale or None."""
         form, named = self.form, self._named
         # Only in 64 bits does LLVM see what overflows: elsewhere nothing is derived from sums that it believes not to.
         plus = wrapping_sum if form.rounding == "fixed_point" else _plus
@@ -127,18 +150,7 @@ class OutputStage:
         zeros, scales = found or (named.get("row_zero"), named.get("row_scale"))
         if form.row_zero:
             total = plus(total, -zeros(*row) * named["column_sum"][column])
-        if form.dtype == "int32":
-            return total
-        scale = scales(*row) if form.row_scale else None
-        if not form.eight_bit:
-            return self._float(total, column, scale, at)
-        if form.rounding == "fixed_point":
-            code = self._fixed(total, column, at)
-        else:
-            code = self._rounded(total, column, scale, at)
-        if not form.table:
-            return code
-        return named["table"][code - (-128 if form.dtype == "int8" else 0)].astype("int32")
+        return total, scales(*row) if form.row_scale else None
 
     def _float(self, total, column, scale, at):
         form, named = self.form, self._named
@@ -162,7 +174,8 @@ class OutputStage:
             real = tirx.min(tirx.max(real, out[1]), out[2])
         return to_bfloat16(real) if form.dtype == "bfloat16" else real
 
-    def _rounded(self, total, column, scale, at):
+    def _steps(self, total, column, scale, at):
+        """(real, zero point, low, high) of what is still to be rounded, maybe with the residual added."""
         form, named = self.form, self._named
         out = named["out"]
         real = to_float(total)
@@ -174,9 +187,10 @@ class OutputStage:
         if form.leaky:
             real = tirx.Select(real < f32(0.0), real * out[3], real)
         zero, low, high = (out[i] for i in range(3))
-        if form.residual:
-            return self._summed(round_clamped(real, low - zero, high - zero, zero), at)
-        return round_clamped_int(real, low - zero, high - zero) + zero.astype("int32")
+        if not form.residual:
+            return real, zero, low, high
+        code = round_clamped(real, low - zero, high - zero, zero)
+        return _epilogue.sum_steps(*self._operands(code, at), named["add"])
 
     def _fixed(self, total, column, at):
         named, out = self._named, self._named["out"]
@@ -192,10 +206,11 @@ class OutputStage:
     def _summed(self, code, at):
         if not self.form.residual:
             return code
-        operands = (code, self._named["other"](*at))
-        if self.form.residual_first:
-            operands = operands[::-1]
-        return _epilogue.add(*operands, self._named["add"])
+        return _epilogue.add(*self._operands(code, at), self._named["add"])
+
+    def _operands(self, code, at):
+        other = self._named["other"](*at)
+        return (other, code) if self.form.residual_first else (code, other)
 
 
 def _plus(a, b):

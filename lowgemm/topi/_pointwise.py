@@ -22,9 +22,6 @@ from lowgemm.topi._arith import (
     wrapping_sum,
 )
 
-# Beyond all codes, and far enough from the ends of int32 for a zero point.
-_FAR = 2.0**30
-
 
 @dataclass(frozen=True)
 class Param:
@@ -53,9 +50,9 @@ def quantizing(dtype: str, axis: str) -> Pointwise:
 
     def value(x, inverse, zero_point):
         # A NaN stays one here, and becomes the least integer.
-        real = tirx.min(f32(_FAR), x * inverse)
+        real = tirx.min(f32(_epilogue.FAR), x * inverse)
         if dtype == "int8":  # zero points below 0 would take the least integer out of range
-            real = tirx.max(real, f32(-_FAR))
+            real = tirx.max(real, f32(-_epilogue.FAR))
         return saturated(nearest(real) + zero_point.astype(like("int32", zero_point)), dtype)
 
     return Pointwise("float32", dtype, _floats(axis, "inverse", "zero_point"), value)

@@ -1,0 +1,47 @@
+"""Products with a packed weight: what convolutions, and matrix products of a fixed and of any number of rows, share.
+
+They differ in where an element of the left operand stands, which is theirs to say.
+"""
+
+from collections.abc import Callable
+
+from tvm import te
+
+from lowgemm.packing import ConvPacking
+from lowgemm.topi._blocks import block
+
+
+def accumulated(
+    axes: str,
+    extents: tuple,
+    left: Callable,
+    weights: te.Tensor,
+    packing: ConvPacking,
+    taps: tuple = (),
+) -> te.Tensor:
+    """acc[.., o] = sum_{r, c, j} left[.., o, j] * W[o, r, c, j] modulo 2^32: the block `acc`, over `axes`.
+
+    `left` gets the indices of all axes and j, of a run that is padded. `taps` are the reduction axes (r, c) of a filter
+    window; without them the window is one tap.
+    """
+    lanes, depth = packing.layout.lanes, packing.layout.depth
+    j = te.reduce_axis((0, packing.padded_run), "j")
+    r, c = taps or (0, 0)
+
+    def element(*at):
+        o = at[-1]
+        w = weights[o // lanes, r, c, j // depth, o % lanes, j % depth]
+        return te.sum(left(*at, j).astype("int32") * w.astype("int32"), axis=[*taps, j])
+
+    return block("acc", axes, extents, element)
+
+
+def stored(axes: str, shape: tuple, element: Callable, whole: tuple | None) -> te.Tensor:
+    """dst[..] = element(..), of `shape`: the block `dst`.
+
+    Where vectors stick out of the output, elements of `whole` extents are held in a block `codes` first.
+    """
+    if whole is None:
+        return block("dst", axes, shape, element)
+    codes = block("codes", axes, whole, element)
+    return block("dst", axes, shape, lambda *at: codes(*at))
