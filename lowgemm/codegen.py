@@ -1,16 +1,20 @@
 """From a program to what the artifact holds: machine code, packed constants and a plan with addresses."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import tvm
 
 from lowgemm import lower
 from lowgemm.artifact import Buffer, Port, Step, Variant
-from lowgemm.artifact.objects import emit_object
+from lowgemm.artifact.objects import emit_object, unaligned
 from lowgemm.artifact.plan import Region
 from lowgemm.graph import Graph
 from lowgemm.targets import CpuTarget
 
 _ALIGNMENT = 64
+_PARTS = 4
 
 
 def llvm_target(target: CpuTarget) -> tvm.target.Target:
@@ -52,17 +56,35 @@ def generate(program: lower.Program, target: CpuTarget) -> Variant:
         for call in program.calls
     )
     used = {call.symbol for call in program.calls}
-    module = tvm.IRModule({name: func for name, func in program.kernels.items() if name in used})
-    # The plan gives each kernel what it takes, and the runtime sees to the alignment of what callers give.
-    code = emit_object(module, llvm_target(target), trusting=True)
+    kernels = {name: func for name, func in program.kernels.items() if name in used}
+    # What callers give is used where it lies, at any element's address.
+    for name in {call.symbol for call in program.calls if any(o.name in ports for o in call.args)}:
+        kernels[name] = unaligned(kernels[name])
     return Variant(
         level=target.level,
         features=target.features,
-        objects=(code,),
+        objects=_objects(kernels, target),
         steps=steps,
         arena_bytes=memory.arena_bytes,
         constants=blob,
     )
+
+
+def _objects(kernels: dict[str, tvm.tirx.PrimFunc], target: CpuTarget) -> tuple[bytes, ...]:
+    """The kernels' machine code, in parts that are compiled at the same time: LLVM does not hold Python's lock.
+
+    How many parts there are does not depend on the CPUs, so that the same model gives the same library everywhere.
+    """
+    names = list(kernels)
+
+    def emit(part: int) -> bytes:
+        module = tvm.IRModule({name: kernels[name] for name in names[part::parts]})
+        # The plan gives each kernel what it takes.
+        return emit_object(module, llvm_target(target), trusting=True)
+
+    parts = min(len(names), _PARTS)
+    with ThreadPoolExecutor(min(parts, len(os.sched_getaffinity(0))) or 1) as workers:
+        return tuple(workers.map(emit, range(parts)))
 
 
 def ports(graph: Graph) -> tuple[tuple[Port, ...], tuple[Port, ...]]:

@@ -39,7 +39,9 @@ def test_float_kernel_without_code_is_named(tangents: Path, monkeypatch: pytest.
 
 def test_other_failures_are_not_the_models(tangents: Path, monkeypatch: pytest.MonkeyPatch):
     def fail_together(module, target, trusting):
-        if len(module.functions) > 1:
+        if (
+            trusting
+        ):  # as a model's kernels are compiled, but not those that are looked at one by one
             raise RuntimeError("a defect")
         return compile_kernels(module, target, trusting)
 

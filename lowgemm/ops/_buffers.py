@@ -3,24 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 
 import tvm
-from tvm_ffi.serialization import from_json_graph_str
-
-_ALIGNMENT = re.compile(r'"data_alignment": *\d+')
-
-
-def unaligned(func: tvm.tirx.PrimFunc) -> tvm.tirx.PrimFunc:
-    """`func` with buffers that may begin at any element, as a user's array does; TVM expects 64 bytes.
-
-    Vectors are then loaded and stored by instructions that take any address, which cost nothing where it happens to be
-    a multiple of the vector. All buffers, because the operands of intrinsics are parts of others, with their alignment.
-    """
-    # As text, and without tvm.ir.load_json, which first looks for nodes of older versions: three times as fast.
-    text = _ALIGNMENT.sub('"data_alignment":1', tvm.ir.save_json(func))
-    return from_json_graph_str(text)
 
 
 def strided_rows(func: tvm.tirx.PrimFunc, names: set[str]) -> tvm.tirx.PrimFunc:

@@ -193,8 +193,7 @@ def _build(
     import tvm
 
     from lowgemm import codegen
-    from lowgemm.artifact.objects import emit_object
-    from lowgemm.ops._buffers import unaligned
+    from lowgemm.artifact.objects import emit_object, unaligned
 
     def emit(share: int) -> str:
         names = list(functions)[share::shares]

@@ -71,7 +71,7 @@ def test_levels_agree(
 
 @pytest.mark.parametrize("offset", [1, 4, 32])
 def test_unaligned_buffers(digits_library: Path, logits: np.ndarray, offset: int) -> None:
-    """TVM's kernels rely on alignment to 64 bytes; the runtime sees to it."""
+    """Kernels take an element's address; what is at another the runtime copies."""
 
     def moved(array: np.ndarray) -> np.ndarray:
         raw = np.zeros(array.nbytes + 128, np.uint8)

@@ -48,7 +48,7 @@ int lowgemm_output(int index, lowgemm_port *info);
 lowgemm_context *lowgemm_create(int threads);
 void lowgemm_destroy(lowgemm_context *context);
 
-/* Compute the outputs; 0 on success, -1 on failure. One pointer per port, any alignment (64 bytes saves a copy). */
+/* Compute the outputs; 0 on success, -1 on failure. One pointer per port, any alignment (that of an element saves a copy). */
 int lowgemm_run(lowgemm_context *context, const void *const *inputs, void *const *outputs);
 
 /* Why the last call of this thread failed. */

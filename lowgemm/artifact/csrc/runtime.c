@@ -211,7 +211,8 @@ EXPORT void lowgemm_destroy(lowgemm_context *ctx) {
   free(ctx);
 }
 
-static int aligned(const void *pointer) { return (uintptr_t)pointer % ALIGNMENT == 0; }
+/* Kernels that read a port or write it take any address of an element. */
+static int aligned(const void *pointer, const lg_port *p) { return (uintptr_t)pointer * 8 % p->bits == 0; }
 
 /* An aligned buffer in place of one that the caller gave; NULL if there is no memory. */
 static unsigned char *copy_buffer(unsigned char **slot, size_t bytes) {
@@ -230,14 +231,14 @@ EXPORT int lowgemm_run(lowgemm_context *ctx, const void *const *inputs, void *co
   const lg_variant *variant = ctx->variant;
   for (int32_t i = 0; i < lg_input_count; i++) {
     if (!inputs || !inputs[i]) return set_error("input %d is NULL", i), -1;
-    if (aligned(inputs[i])) continue;
+    if (aligned(inputs[i], &lg_inputs[i])) continue;
     unsigned char *copy = copy_buffer(&ctx->input_copies[i], lg_inputs[i].bytes);
     if (!copy) return set_error("out of memory for input %d", i), -1;
     memcpy(copy, inputs[i], lg_inputs[i].bytes);
   }
   for (int32_t i = 0; i < lg_output_count; i++) {
     if (!outputs || !outputs[i]) return set_error("output %d is NULL", i), -1;
-    if (!aligned(outputs[i]) && !copy_buffer(&ctx->output_copies[i], lg_outputs[i].bytes))
+    if (!aligned(outputs[i], &lg_outputs[i]) && !copy_buffer(&ctx->output_copies[i], lg_outputs[i].bytes))
       return set_error("out of memory for output %d", i), -1;
   }
   lg_slot *outer = lg_current;
@@ -250,10 +251,11 @@ EXPORT int lowgemm_run(lowgemm_context *ctx, const void *const *inputs, void *co
     for (int32_t i = 0; i < step->count; i++) {
       const lg_buffer *b = &step->args[i];
       if (b->region == LG_INPUT)
-        tensors[i].data = aligned(inputs[b->offset]) ? (void *)(uintptr_t)inputs[b->offset]
-                                                     : (void *)ctx->input_copies[b->offset];
+        tensors[i].data = aligned(inputs[b->offset], &lg_inputs[b->offset]) ? (void *)(uintptr_t)inputs[b->offset]
+                                                                            : (void *)ctx->input_copies[b->offset];
       if (b->region == LG_OUTPUT)
-        tensors[i].data = aligned(outputs[b->offset]) ? outputs[b->offset] : (void *)ctx->output_copies[b->offset];
+        tensors[i].data =
+            aligned(outputs[b->offset], &lg_outputs[b->offset]) ? outputs[b->offset] : (void *)ctx->output_copies[b->offset];
     }
     uint64_t start = ctx->profiling ? now() : 0;
     status = call(step, args);
@@ -263,7 +265,7 @@ EXPORT int lowgemm_run(lowgemm_context *ctx, const void *const *inputs, void *co
   }
   lg_current = outer;
   for (int32_t i = 0; i < lg_output_count && status == 0; i++)
-    if (!aligned(outputs[i])) memcpy(outputs[i], ctx->output_copies[i], lg_outputs[i].bytes);
+    if (!aligned(outputs[i], &lg_outputs[i])) memcpy(outputs[i], ctx->output_copies[i], lg_outputs[i].bytes);
   return status;
 }
 
