@@ -21,13 +21,22 @@ def extreme_sums(runs: np.ndarray, summed: int) -> np.ndarray:
     Returns:
         `(channels,)` of the dtype of `runs`, int8 and int16 as int32.
     """
-    values = runs if runs.dtype.kind == "f" else runs.astype(np.int32)
+    kind = runs.dtype if runs.dtype.kind == "f" else np.int16 if runs.dtype == np.int8 else np.int32
+    values = runs.astype(kind, copy=False)
     tail = -values.shape[-1] % (4 * summed)
     padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, tail)])
     lanes = padded.reshape(len(padded), -1, summed, 2, 2)
-    above = np.maximum(lanes, 0).sum((2, 4)).reshape(len(padded), -1).max(1)
-    below = np.minimum(lanes, 0).sum((2, 4)).reshape(len(padded), -1).min(1)
-    return np.maximum(above, -below)
+    found = np.maximum(_largest(np.maximum(lanes, 0)), _largest(np.maximum(-lanes, 0)))
+    return found if runs.dtype.kind == "f" else found.astype(np.int32)
+
+
+def _largest(lanes: np.ndarray) -> np.ndarray:
+    """The largest sum over axes 2 and 4, for each index of the first; numpy's own sum takes several times as long."""
+    pairs = lanes[..., 0] + lanes[..., 1]
+    total = pairs[:, :, 0]
+    for summed in range(1, lanes.shape[2]):
+        total = total + pairs[:, :, summed]
+    return total.reshape(len(lanes), -1).max(1)
 
 
 def sums_fit(runs: np.ndarray, summed: int) -> bool:
