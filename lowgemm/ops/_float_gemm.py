@@ -90,7 +90,8 @@ def pack_float_gemm(
     """Pack the right matrix of products a @ b whose left one, and result, are float32.
 
     Floats: sums of fma(a, b, sum), the depth rising. Codes: of every group of the depth such a sum with
-    code - zero_point, then total = fma(sum, scale, total), the groups rising. With float16 weights it is FBGEMM's
+    code - zero_point, then total = fma(sum, scale, total), the groups rising; that of int4 is corrected by the sum of
+    the group's activations. `topi._float_gemm` says it in full. With float16 weights it is FBGEMM's
     `cblas_gemm_compute`. The kernel for 1 to 6 rows and the one for more are each compiled when they are first called,
     for weights of any size.
 
@@ -145,7 +146,8 @@ def pack_float_gemm(
         scales = _spread(positive_scale(scale, "scale"), "scale", shape)
         held.append(aligned(layout.pad_columns(scales)))
         if zeros is not None:
-            held.append(aligned(layout.pad_columns(zeros)))
+            kept = -8 - zeros if kind == "int4" else zeros
+            held.append(aligned(layout.pad_columns(kept)))
         held.append(size)
     else:
         for name, value in (

@@ -1,15 +1,16 @@
 """The product of float32 activations with packed weights of fewer bits: loops and registers around `topi._float_gemm`.
 
 Activations are copied in chunks of the depth, in which rows are a constant distance apart: one register then addresses
-all rows of a tile. Weights become float32 in registers. Only for many rows, those of 4 bits and those in vectors of 64
-bytes become float32 in the first cache, a chunk of a panel for all tiles of a block of rows: there conversions take
-more registers than there are, or the ports of multiplications on some CPUs.
+all rows of a tile. Weights become float32 in registers. Only for many rows in vectors of 64 bytes, a chunk of a panel
+becomes float32 in the first cache and serves all tiles of a block of rows: there conversions take the ports of
+multiplications on some CPUs.
 
     few:  copy; for group: for chunk: for step: inner += a * value(weight)           then total += inner * scale
     many: for group: for chunk: copy; for panel: for tile: for step: inner           then total += inner * scale
 """
 
 import contextlib
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -31,12 +32,14 @@ from lowgemm.schedules._panels import (
     many_rows,
     when,
 )
+from lowgemm.schedules._vectors import fold
 from lowgemm.topi import (
     FloatGemmArguments,
     FloatGemmForm,
     f32,
     fma,
     narrowed,
+    place_value,
     weight_value,
     widened,
 )
@@ -64,14 +67,22 @@ def float_gemm_config(form: FloatGemmForm) -> PanelConfig:
     """Tiles of six rows, and of few rows several panels."""
     layout = form.layout
     several = [max(1, _CHAINS // (rows * layout.vectors)) for rows in range(1, FEW_ROWS + 1)]
-    if layout.kind == "int4" and layout.vectors == 2:
-        several[0] = 2
-    elif layout.vectors == 2:
-        for rows in _WIDE_ROWS:
-            several[rows - 1] = _WIDE
-    return PanelConfig(
-        FEW_ROWS, tuple(several), block=16, together=max(1, _BLOCK_COLUMNS // layout.width)
-    )
+    for rows in wide_rows(form):
+        several[rows - 1] = _WIDE
+    tallest = FEW_ROWS
+    if form.summed and layout.vectors == 2:
+        # Words and masks leave no registers for twelve sums of a panel; six rows are twice three.
+        several[FEW_ROWS - 1] = _WIDE
+        tallest = FEW_ROWS - 1
+    together = max(1, _BLOCK_COLUMNS // layout.width)
+    return PanelConfig(tallest, tuple(several), block=16, together=together)
+
+
+def wide_rows(form: FloatGemmForm) -> tuple[int, ...]:
+    """How many rows are taken by three vectors at a time."""
+    if form.layout.vectors != 2:
+        return ()
+    return _WIDE_ROWS[:1] if form.summed else _WIDE_ROWS
 
 
 def float_gemm(form: FloatGemmForm, few: bool) -> tvm.tirx.PrimFunc:
@@ -99,6 +110,9 @@ class _Kernel:
         self.depth = self.args.weight.ty.shape[1] if form.pairs else depth
         self.steps = 1 if form.pairs else layout.format.steps
         self.operand = "uint32" if form.pairs else "float32"
+        if form.summed:
+            assert self.args.scale is not None
+            self.sums = T.alloc_buffer((self.m, self.args.scale.ty.shape[0]), "float32")
 
     def activation(self, row, step):
         """What a step multiplies of a row: float32, or, where the instruction takes them, a word of two bfloat16."""
@@ -111,6 +125,53 @@ class _Kernel:
         whole = 2 * step + 1 < a.ty.shape[1]
         zero = tirx.const(0, "uint32")
         return low | tirx.if_then_else(whole, high << tirx.const(16, "uint32"), zero)
+
+    def copy(self, row, start, steps, to, at: list) -> None:
+        """Emit the copy of a row's activations, `steps` from `start` on, to where a tile wants them."""
+        if not self.form.summed:
+            with T.serial(0, steps) as k:
+                T.buffer_store(to, self.activation(row, start + k), [*at, k])
+            return
+        shares = [1.0 / place_value(place) for place in range(self.steps)]
+        whole = fixed(tirx.truncdiv(steps, self.steps))
+        with T.serial(0, whole) as word:
+            values = self.args.a.vload([row, start + word * self.steps], f"float32x{self.steps}")
+            factor = tirx.Shuffle([f32(share) for share in shares], list(range(self.steps)))
+            T.buffer_store(to, values * factor, [*at, T.ramp(word * self.steps, 1, self.steps)])
+        rest = fixed(steps - whole * self.steps)
+        for place in range(self.steps - 1):
+            with when(place < rest):
+                k = whole * self.steps + place
+                value = self.args.a[row, start + k] * f32(shares[place])
+                T.buffer_store(to, value, [*at, k])
+
+    def sum_groups(self, row) -> None:
+        """Emit the sums of a row's activations in each group, as `topi._float_gemm` has them."""
+        a, count = self.args.a, self.steps
+        lanes = Registers(1, count)
+        cell = T.alloc_buffer((1,), "float32")
+
+        def span(first, last, group) -> None:
+            lanes[0] = tirx.Broadcast(f32(0.0), count)
+            words = fixed(tirx.truncdiv(last - first, count))
+            with T.serial(0, words) as word:
+                lanes[0] = lanes[0] + a.vload([row, first + word * count], f"float32x{count}")
+            T.buffer_store(cell, fold(lanes[0], count, lambda x, y: x + y), [0])
+            rest = fixed(first + words * count)
+            with T.serial(0, last - rest) as k:
+                T.buffer_store(cell, cell[0] + a[row, rest + k], [0])
+            T.buffer_store(self.sums, cell[0], [row, group])
+
+        self.each_group(span)
+
+    def scaled(self, inner, total, row, panel, vector: int, group):
+        """`total` and the sum `inner` of a group."""
+        if self.form.summed:
+            offset = tirx.Broadcast(f32(-8.0), self.lanes)
+            if self.form.zero:
+                offset = self.column(self.args.zero, panel, vector, group)
+            inner = fma(offset, tirx.Broadcast(self.sums[row, group], self.lanes), inner)
+        return fma(inner, self.column(self.args.scale, panel, vector, group), total)
 
     def each_group(self, span: Callable) -> None:
         """Emit `span(first step, last step, group)` for all groups."""
@@ -140,7 +201,9 @@ class _Kernel:
         loaded = self.word(panel, vector, word)
         if self.form.pairs:
             return loaded
-        zero = self.column(self.args.zero, panel, vector, group) if self.form.zero else None
+        zero = None
+        if self.form.zero and not self.form.summed:
+            zero = self.column(self.args.zero, panel, vector, group)
         return weight_value(self.form.layout.kind, loaded, place, zero, scarce)
 
     def word(self, panel, vector: int, word):
@@ -153,19 +216,13 @@ class _Kernel:
         at = panel * self.width + vector * self.lanes
         return values.vload([group, at], f"float32x{self.lanes}")
 
-    def each_step(self, first, last, body: Callable, known: bool = True) -> None:
-        """Emit `body(step, word, place in the word)` for all steps, counted from the first, which begins a word.
-
-        With `known`, places are constants.
-        """
+    def each_step(self, first, last, body: Callable) -> None:
+        """Emit `body(step, word, place in the word)` for all steps, counted from the first, which begins a word."""
         start = fixed(tirx.truncdiv(first, self.steps))
         whole = fixed(tirx.truncdiv(last - first, self.steps))
         with T.serial(0, whole) as number:
-            for place in range(self.steps) if known else ():
+            for place in range(self.steps):
                 body(number * self.steps + place, start + number, place)
-            if not known:
-                with T.serial(0, self.steps) as place:
-                    body(number * self.steps + place, start + number, place)
         if self.steps > 1:
             rest = fixed(tirx.truncmod(last - first, self.steps))
             with T.serial(0, rest) as place:
@@ -210,9 +267,11 @@ class _Few(_Kernel):
         self._staged = T.alloc_buffer((chunks, FEW_ROWS, _CHUNK + _ROW_PADDING), self.operand)
         with T.serial(0, chunks) as chunk, T.serial(0, self.m) as row:
             start = fixed(chunk * _CHUNK)
-            with T.serial(0, tirx.min(_CHUNK, self.depth - start)) as k:
-                value = self.activation(row, start + k)
-                T.buffer_store(self._staged, value, [chunk, row, k])
+            steps = fixed(tirx.min(_CHUNK, self.depth - start))
+            self.copy(row, start, steps, self._staged, [chunk, row])
+        if self.form.summed:
+            with T.serial(0, self.m) as row:
+                self.sum_groups(row)
         most = max(rows * panels for rows, panels in enumerate(self.config.several, 1))
 
         def body(panel, panels, choose: Callable) -> None:
@@ -224,14 +283,16 @@ class _Few(_Kernel):
 
     def _tile(self, total: Vectors, rows: int, panel, panels: int) -> None:
         whole = [(panel + p, v) for p in range(panels) for v in range(self.vectors)]
-        width = _WIDE if rows in _WIDE_ROWS and panels == _WIDE else len(whole)
-        for begin in range(0, len(whole), width):
+        width = _WIDE if panels == _WIDE else len(whole)
+        height = rows if rows < FEW_ROWS or panels == 1 else rows // 2
+        for first, begin in itertools.product(range(0, rows, height), range(0, len(whole), width)):
             at = whole[begin : begin + width]
-            places = [r * len(whole) + begin + j for r in range(rows) for j in range(len(at))]
-            self._part(total, rows, at, places)
+            chosen = range(first, first + height)
+            places = [r * len(whole) + begin + j for r in chosen for j in range(len(at))]
+            self._part(total, chosen, at, places)
 
     def _part(
-        self, total: Vectors, rows: int, at: list[tuple[Any, int]], places: list[int]
+        self, total: Vectors, rows: range, at: list[tuple[Any, int]], places: list[int]
     ) -> None:
         """A tile of the vectors `at`, panels and numbers in them, with its sums at `places` of `total`."""
         count = len(places)
@@ -252,16 +313,15 @@ class _Few(_Kernel):
 
                 def multiply(step, word, place) -> None:
                     weights = [self.weight(p, v, word, place, group, scarce) for p, v in at]
-                    factors = [self._staged[chunk, row, skipped + step] for row in range(rows)]
+                    factors = [self._staged[chunk, row, skipped + step] for row in rows]
                     self.multiply(inner, weights, factors)
 
-                # The constants of eight places take the registers of more sums.
-                self.each_step(low, high, multiply, self.steps == 1 or rows == 1)
+                self.each_step(low, high, multiply)
             for i, place in enumerate(places):
                 result = inner[i]
                 if self.form.scaled:
-                    scale = self.column(self.args.scale, *at[i % len(at)], group)
-                    result = fma(result, scale, total[place])
+                    row = rows[i // len(at)]
+                    result = self.scaled(result, total[place], row, *at[i % len(at)], group)
                 total[place] = result
 
         if self.form.scaled:
@@ -274,7 +334,10 @@ class _Many(_Kernel):
     """Blocks of tiles, and chunks of weights that become float32 in memory."""
 
     def product(self) -> None:
-        """Emit the loops."""
+        """Emit the loops; before them, sums of activations, if the form says so."""
+        if self.form.summed:
+            with T.parallel(0, self.m) as row:
+                self.sum_groups(row)
         many_rows(self.m, self.panels, self.args.tasks, self.config, self._block)
 
     def _block(self, block: RowBlock, first_panel, panels) -> None:
@@ -284,9 +347,10 @@ class _Many(_Kernel):
         part = height * self.vectors
         inner = Vectors(part * config.together, self.lanes)
         total = Vectors(part * config.together, self.lanes) if self.form.scaled else inner
-        kind = self.form.layout.kind
-        converting = not self.form.pairs and (
-            kind == "int4" or (kind != "float32" and self.lanes == _CONVERTING_LANES)
+        converting = (
+            self.lanes == _CONVERTING_LANES
+            and not self.form.pairs
+            and self.form.layout.kind != "float32"
         )
         length = _CONVERTED_VECTORS // self.vectors if converting else _CHUNK
         chunk = Vectors(length * self.vectors, self.lanes) if converting else None
@@ -298,8 +362,8 @@ class _Many(_Kernel):
             with T.serial(0, chunks) as number:
                 start = fixed(first + number * length)
                 steps = fixed(tirx.min(length, last - start))
-                with T.serial(0, block.rows) as row, T.serial(0, steps) as k:
-                    T.buffer_store(rows, self.activation(block.row + row, start + k), [row, k])
+                with T.serial(0, block.rows) as row:
+                    self.copy(block.row + row, start, steps, rows, [row])
                 with T.serial(0, panels) as p:
                     panel = first_panel + p
                     if chunk:
@@ -344,15 +408,21 @@ class _Many(_Kernel):
                         with T.If(number == chunks - 1):
                             with T.Then():
                                 for i, (place, q, v) in enumerate(places):
-                                    scale = self.column(self.args.scale, panel + q, v, group)
-                                    total[place] = fma(registers[i], scale, total[place])
+                                    total[place] = self.scaled(
+                                        registers[i],
+                                        total[place],
+                                        block.row + row + i // len(at),
+                                        panel + q,
+                                        v,
+                                        group,
+                                    )
                             with T.Else():
                                 for i, (place, _, _) in enumerate(places):
                                     inner[place] = registers[i]
 
                     def tile(row, count: int) -> None:
                         narrow = [(0, v) for v in range(self.vectors)]
-                        if chunk or count not in _WIDE_ROWS or self.vectors != 2:
+                        if chunk or count not in wide_rows(self.form):
                             part_tile(row, count, narrow)
                             return
                         wide = [(q, v) for q in range(_WIDE) for v in range(self.vectors)]

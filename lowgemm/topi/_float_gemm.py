@@ -6,9 +6,17 @@
     C[i, j] = fma(beta, C[i, j], total[i, j] + bias[j])                        otherwise
 
 `value` is the number that a float stands for, or code - zero[g, j]: both exact in float32. Floats have no scale: they
-are one group, and `total` is `inner`. So what becomes of a row depends on the row and the weight alone: not on how many
-rows there are, nor on the level, nor on threads. Activations rounded to bfloat16 are an exception where the target
-multiplies pairs of them.
+are one group, and `total` is `inner`. Codes of four bits, -8 to 7, are summed without their sign, and what that adds is
+taken off once a group:
+
+    sum[g, i] = the sum over k in group g of A[i, k]     of whole words eight sums, one for each place, k rising; then
+                                                         their halves, quarters and eighths; then the rest
+    inner[g, i, j] = fma(-8 - zero[g, j], sum[g, i], the sum as above of A[i, k] * (code + 8))
+
+Activations are multiplied by the powers of two that the codes' places in a word divide by, which is exact but for
+activations below 2^-98. So what becomes of a row depends on the row and the weight alone: not on how many rows there
+are, nor on the level, nor on threads. Activations rounded to bfloat16 are an exception where the target multiplies
+pairs of them.
 """
 
 from dataclasses import dataclass
@@ -19,7 +27,7 @@ from tvm.script.ir_builder import tirx as T
 from tvm.target.codegen import llvm_lookup_intrinsic_id
 
 from lowgemm.packing_panels import WORD_FORMATS, PanelLayout
-from lowgemm.topi._arith import f32, like, to_float
+from lowgemm.topi._arith import like, to_float
 from lowgemm.topi._narrow import widened
 
 
@@ -39,6 +47,11 @@ class FloatGemmForm:
         return self.layout.kind == "bfloat16x2"
 
     @property
+    def summed(self) -> bool:
+        """Whether codes are without their sign, so that sums of activations are taken off."""
+        return self.layout.kind == "int4"
+
+    @property
     def scaled(self) -> bool:
         """Whether weights are codes, in groups with scales."""
         return self.layout.kind in ("int8", "int4")
@@ -49,9 +62,10 @@ class FloatGemmArguments:
     """The arguments of the function that is being built, and its sizes. In order:
 
     a float32 `(m, k)`, adjacent within a row; weight `(panels, words, width)`, `PanelLayout.pack`;
-    with scales: scale float32 `(groups, panels * width)`, zero likewise if the form has it, and group_size, which
-    words do not straddle unless there is one group; bias float32 `(panels * width,)`; tasks, the least number of
-    parallel tasks to cut the work into; beta float32; c like a, `(m, n)`. Sizes and integers have 64 bits.
+    with scales: scale float32 `(groups, panels * width)`, zero likewise if the form has it (of int4 -8 - zero), and
+    group_size, which words do not straddle unless there is one group; bias float32 `(panels * width,)`; tasks, the
+    least number of parallel tasks to cut the work into; beta float32; c like a, `(m, n)`. Sizes and integers have 64
+    bits.
     """
 
     a: tvm.tirx.Buffer
@@ -89,15 +103,8 @@ class FloatGemmArguments:
         return FloatGemmArguments(a, weight, scale, zero, group_size, bias, tasks, beta, c)
 
 
-# The bits of 2^23 as float32: the integer that these bits hold in place of the lowest is added to it.
-_INTEGERS = 0x4B000000
-_MANTISSA = 23
-# Codes of four bits are held plus this.
-_INT4_OFFSET = 8
-
-
 def weight_value(kind: str, word, step, zero=None, scarce: bool = False):
-    """`value` of the element `step` of each lane of `word`, as float32.
+    """`value` of the element `step` of each lane of `word`, as float32; of int4 code + 8, times `place_value(step)`.
 
     `step` may be an expression; `zero` is a vector, or nothing for zero points of 0. Where registers are `scarce`, none
     is taken for a constant if that can be.
@@ -105,7 +112,7 @@ def weight_value(kind: str, word, step, zero=None, scarce: bool = False):
     if kind == "bfloat16":
         return widened(word, kind) if scarce else _bfloat16_value(word)
     if kind == "int4":
-        return _int4_value(word, step, zero)
+        return _int4_value(word, step)
     value = to_float(word)
     return value if zero is None else value - zero
 
@@ -126,26 +133,25 @@ def _bfloat16_value(word):
     return tirx.reinterpret("float32x8", spread)
 
 
-def _int4_value(word, step, zero):
-    """A code in the mantissa of 2^(23 - 4 * step) is that number plus the code, which a subtraction takes off exactly.
+def _int4_value(word, step):
+    """A mask and a conversion: for the last place, which a mask would leave with a sign, a shift instead."""
+    if isinstance(step, int) and step == _LAST_PLACE:
+        field = word >> _lanes(word, _BITS * step)
+    elif isinstance(step, int):
+        field = word & _lanes(word, 15 << (_BITS * step))
+    else:  # of a word that is not full, and so not the last place
+        mask = tirx.const(15, "uint32") << (step.astype("uint32") * _BITS)
+        field = word & tirx.Broadcast(mask, word.ty.dtype.lanes)
+    return to_float(field.astype(like("int32", word)))
 
-    It takes a mask and a subtraction, where moving the code to the lowest bits takes a shift and a conversion more.
-    """
-    bits = WORD_FORMATS["int4"].bits
-    if isinstance(step, int):
-        # The mantissa has room for five codes; the last three are shifted down as one.
-        fitting = _MANTISSA // bits
-        shift = bits * 3 if step >= fitting else 0
-        place = bits * step - shift
-        word = word >> _lanes(word, shift) if shift else word
-    else:
-        word, place = word >> tirx.Broadcast(step.astype("uint32") * bits, word.ty.dtype.lanes), 0
-    mark = _INTEGERS - (place << _MANTISSA)
-    field = word & _lanes(word, 15 << place)
-    real = tirx.reinterpret(like("float32", word), field | _lanes(word, mark))
-    offset = f32(float(2 ** (_MANTISSA - place) + _INT4_OFFSET))
-    offset = tirx.Broadcast(offset, word.ty.dtype.lanes)
-    return real - (offset if zero is None else offset + zero)
+
+_BITS = WORD_FORMATS["int4"].bits
+_LAST_PLACE = WORD_FORMATS["int4"].steps - 1
+
+
+def place_value(step: int) -> float:
+    """What `weight_value` has of an int4 at a place, for 1."""
+    return 1.0 if step == _LAST_PLACE else 2.0 ** (_BITS * step)
 
 
 def _lanes(word, value: int):

@@ -39,6 +39,20 @@ def chain(a: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return total
 
 
+def activation_sums(a: np.ndarray) -> np.ndarray:
+    """Of each row: the sums of every eighth element, added up by halves; then the rest."""
+    whole = a.shape[1] // 8 * 8
+    sums = np.zeros((len(a), 8), np.float32)
+    for start in range(0, whole, 8):
+        sums = sums + a[:, start : start + 8]
+    for lanes in (4, 2, 1):
+        sums = sums[:, :lanes] + sums[:, lanes:]
+    total = sums[:, 0]
+    for k in range(whole, a.shape[1]):
+        total = total + a[:, k]
+    return total
+
+
 @dataclass
 class Case:
     """A packed weight, and the real one cut into groups with scales."""
@@ -46,6 +60,8 @@ class Case:
     packed: ops.PackedFloatGemm
     groups: list[np.ndarray]
     scales: np.ndarray | None
+    # Of int4: codes are summed as 0 to 15, and this many times the sum of activations is added.
+    offsets: np.ndarray | None = None
 
     def expected(self, a: np.ndarray) -> np.ndarray:
         """The sums that `topi._float_gemm` defines."""
@@ -53,8 +69,13 @@ class Case:
             return chain(a, self.groups[0])
         total = np.zeros((len(a), self.groups[0].shape[1]), np.float32)
         start = 0
-        for group, scale in zip(self.groups, self.scales, strict=True):
-            inner = chain(a[:, start : start + len(group)], group)
+        for number, (group, scale) in enumerate(zip(self.groups, self.scales, strict=True)):
+            part = a[:, start : start + len(group)]
+            if self.offsets is None:
+                inner = chain(part, group)
+            else:
+                offset = self.offsets[None, number]
+                inner = fma(offset, activation_sums(part)[:, None], chain(part, group - offset))
             total = fma(inner, scale[None], total)
             start += len(group)
         return total
@@ -91,7 +112,8 @@ def case(
     )
     starts = range(0, len(weight), size)
     groups = [(codes[s : s + size] - points[s // size]).astype(np.float32) for s in starts]
-    return Case(packed, groups, scales)
+    offsets = (-8 - points).astype(np.float32) if kind == "int4" else None
+    return Case(packed, groups, scales, offsets)
 
 
 def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
