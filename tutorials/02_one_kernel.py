@@ -182,7 +182,6 @@ assert columns * vectors + vectors + 1 + temporary <= target.registers
 
 sch = s_tir.Schedule(function)
 acc_block, dst_block = sch.get_sblock("acc"), sch.get_sblock("dst")
-sch.set_scope(acc_block, 0, "local")
 
 # Outputs: for each panel of channels, row and group of columns, a tile.
 loop_y, loop_x, loop_o = sch.get_loops(dst_block)

@@ -67,7 +67,7 @@ def test_native_calls_of_a_convolution_are_all_of_it() -> None:
     contestant = LowgemmOperator(layer, 1)
     expected = kernels.expected_codes(layer)
     assert kernels.right(contestant.output(), expected)
-    contestant._y[:] = 0
+    contestant._out[:] = 0
     assert len(contestant(3)) == 3
     assert kernels.right(contestant.output(), expected)
 

@@ -48,7 +48,8 @@ def compiled(dot: Dot, level: str, lanewise: bool):
     out = te.compute(lanes, lambda *at: acc(*at), name="out")
     sch = s_tir.Schedule(te.create_prim_func([lhs, rhs, out]))
     block = sch.get_sblock("acc")
-    sch.set_scope(block, 0, "local")
+    if len(lanes) > 1:  # of depthwise kernels, which say why
+        sch.set_scope(block, 0, "local")
     *at, s_loop, k_loop = sch.get_loops(block)
     sch.reorder(s_loop, *at, k_loop)
     sch.decompose_reduction(block, s_loop)

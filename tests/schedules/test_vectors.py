@@ -11,16 +11,15 @@ import pytest
 import tvm
 
 from lowgemm import codegen, schedules, topi
-from lowgemm.artifact.objects import compile_kernels
-from lowgemm.ops._buffers import unaligned
+from lowgemm.artifact.objects import compile_kernels, unaligned
 from lowgemm.targets import LEVELS, CpuTarget
 
 INT4 = topi.RowFormat(4, "float16")
 INT8 = topi.RowFormat(8, "float32")
 BAGS = {
     "float32": topi.BagForm("float32", 64, "float32", "int64", "int64", weights="index"),
-    "bfloat16": topi.BagForm("bfloat16", 100, "bfloat16", "int32", "int32"),
-    "int8": topi.BagForm(INT8, 128, "float32", "int64", "int64"),
+    "bfloat16": topi.BagForm("bfloat16", 68, "bfloat16", "int32", "int32"),
+    "int8": topi.BagForm(INT8, 96, "float32", "int64", "int64"),
     "int4": topi.BagForm(INT4, 64, "float16", "int64", "int64", pruned=True),
     # Twice as many columns as there are registers for.
     "int8-wide": topi.BagForm(INT8, 1024, "float32", "int64", "int64"),
