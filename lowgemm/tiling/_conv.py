@@ -17,6 +17,8 @@ SERIAL_MACS = 1_000_000
 _AVX2_WIDENED = 128
 # Pairs of products in one output from which on its first and last instructions do not matter.
 _AVX2_LONG = 64
+# What an accumulator more costs after a shorter one, where products take a register beside it.
+_AVX2_SHORT = 0.02
 
 
 @dataclass(frozen=True)
@@ -133,15 +135,21 @@ def _unroll(packing: ConvPacking, target: CpuTarget, dots: int) -> int:
     return 2 if useful and inner % 2 == 0 and not target.summed else 1
 
 
-def _avx2_pressure(dots: int, vectors: int, target: CpuTarget) -> float:
-    """What a tile of `dots` accumulators costs beside its instructions: with few registers left, loads wait for one."""
-    return 1.03 if 16 - tile_registers(dots, vectors, target) < 4 else 1.0
+def _avx2_pressure(dots: int, vectors: int, steps: int, target: CpuTarget) -> float:
+    """What a tile of `dots` accumulators costs beside its instructions.
+
+    With few registers left, loads wait for one; and after a short sum of 16-bit products, which need a register more
+    each, the output stage of a large tile finds none.
+    """
+    waiting = 1.03 if 16 - tile_registers(dots, vectors, target) < 4 else 1.0
+    return waiting * (1 + _AVX2_SHORT * dots if steps < _AVX2_LONG and not target.summed else 1.0)
 
 
 def _register_tile(
     shape: ConvShape, target: CpuTarget, panels: int, packing: ConvPacking
 ) -> tuple[int, int, int]:
     """(rows, columns, vectors) with the least waste on this shape; larger tiles where several waste the same."""
+    steps = _steps(packing)
     best: tuple[float, tuple[int, int, int]] | None = None
     pixels = shape.out_height * shape.out_width
     # Of one pixel, each weight vector is used once, straight from memory: only chains of accumulators count.
@@ -172,7 +180,7 @@ def _register_tile(
                 loop = 2.0 / _unroll(packing, target, dots)
                 cost = waste * (per_dot * dots + loads + loop) / dots
                 if _is_avx2(target) and not one:
-                    cost *= _avx2_pressure(dots, vectors, target)
+                    cost *= _avx2_pressure(dots, vectors, steps, target)
                 if best is None or cost < best[0] - 1e-9:
                     best = (cost, (rows, columns, vectors))
     assert best is not None
