@@ -99,8 +99,10 @@ def default_conv_config(shape: ConvShape, target: CpuTarget, threads: int = 1) -
             divisors,
             key=lambda d: parallel_loss(panels // vectors * d, threads) * (0.85 + 0.15 * d),
         )
-    # A weight that meets fewer pixels than this is not worth storing again.
+    # A weight that meets fewer pixels than this is not worth storing again; nor, on AVX2, are those of groups, of which
+    # a tile takes few at a time (28x28, 32 groups of 8: 3%).
     widen = target.dot_depth == 2 and pixels > (_AVX2_WIDENED if _is_avx2(target) else 4 * columns)
+    widen = widen and not (_is_avx2(target) and shape.groups > 1)
     prefetch = order == "panels" and not widen and pixels > 1
     unroll = _unroll(packing, target, rows * columns * vectors)
     return ConvConfig(rows, columns, vectors, lanes, unroll, order, block, widen, prefetch)
@@ -128,9 +130,9 @@ def _steps(packing: ConvPacking) -> int:
 
 
 def _unroll(packing: ConvPacking, target: CpuTarget, dots: int) -> int:
-    """Two steps at once where registers are left for it and the sum is long: 3% on AVX2."""
+    """Two steps at once where registers are left for it: 3 to 4% on AVX2."""
     inner = packing.padded_run // packing.layout.depth
-    useful = _is_avx2(target) and 4 <= dots <= 8 and _steps(packing) >= _AVX2_LONG
+    useful = _is_avx2(target) and 4 <= dots <= 8
     # Sums of 16 bits take three instructions or more a step, not two, and gain nothing.
     return 2 if useful and inner % 2 == 0 and not target.summed else 1
 
