@@ -43,12 +43,16 @@ def narrowed(real, zero_point, low, high, dtype: str):
 
     What is below all codes is left to them, and `low` bounds bytes, of which a vector holds more than of floats.
     """
-    # A NaN stays one here (the second operand is taken), and becomes the least integer.
-    bounded = tirx.min(high - zero_point, real)
+    # The second operand is taken of a NaN.
+    code = saturating_code(tirx.min(high - zero_point, real), zero_point, dtype)
+    return tirx.max(code, low.astype(like(dtype, low)))
+
+
+def saturating_code(bounded, zero_point, dtype: str):
+    """rint(bounded) + zero_point as the nearest code of `dtype`; `bounded` is at most `FAR`, or NaN: the least code."""
     if dtype == "int8":  # zero points below 0 would take the least integer out of range
         bounded = tirx.max(bounded, f32(-FAR))
-    code = saturated(nearest(bounded) + zero_point.astype(like("int32", zero_point)), dtype)
-    return tirx.max(code, low.astype(like(dtype, low)))
+    return saturated(nearest(bounded) + zero_point.astype(like("int32", zero_point)), dtype)
 
 
 def add(a, b, params: te.Tensor):

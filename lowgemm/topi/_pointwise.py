@@ -15,9 +15,7 @@ from lowgemm.topi import _epilogue, _narrow
 from lowgemm.topi._arith import (
     f32,
     like,
-    nearest,
     round_clamped,
-    saturated,
     to_float,
     wrapping_sum,
 )
@@ -49,11 +47,10 @@ def quantizing(dtype: str, axis: str) -> Pointwise:
     """q = clamp(rint(x * inverse) + zero_point), ties to even: `quant.quantize_reciprocal`, inverse = 1 / scale."""
 
     def value(x, inverse, zero_point):
-        # A NaN stays one here, and becomes the least integer.
-        real = tirx.min(f32(_epilogue.FAR), x * inverse)
-        if dtype == "int8":  # zero points below 0 would take the least integer out of range
-            real = tirx.max(real, f32(-_epilogue.FAR))
-        return saturated(nearest(real) + zero_point.astype(like("int32", zero_point)), dtype)
+        # The second operand is taken of a NaN.
+        return _epilogue.saturating_code(
+            tirx.min(f32(_epilogue.FAR), x * inverse), zero_point, dtype
+        )
 
     return Pointwise("float32", dtype, _floats(axis, "inverse", "zero_point"), value)
 
