@@ -61,7 +61,7 @@ class Runner(Protocol):
         ...
 
     def compare_models(self, models: tuple[Path, Path], threads: int, rounds: int) -> ModelTimes:
-        """Time the steps of two models in turns.
+        """Time the steps of two models in turns, in a process of its own.
 
         Raises:
             TuningError: a model cannot be run, or the machine cannot be reached any more.

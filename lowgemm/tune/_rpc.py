@@ -40,7 +40,7 @@ class RemoteRunner:
 
     def measure(self, job: Job) -> Outcome:
         for path in (job.data, job.incumbent, job.candidate):
-            if path is not None and path.name not in self._files:
+            if path is not None:
                 self._upload(path)
         request = {key: v.name if isinstance(v, Path) else v for key, v in asdict(job).items()}
         outcome = json.loads(self._call(_MEASURE, json.dumps(request)))
@@ -60,8 +60,10 @@ class RemoteRunner:
         self._session = None
 
     def _upload(self, path: Path) -> None:
-        self._guard(lambda: self._session.upload(bytearray(path.read_bytes()), path.name))
-        self._files.add(path.name)
+        """Send a file that is not there yet; a tuner's files have a name of their own each."""
+        if path.name not in self._files:
+            self._guard(lambda: self._session.upload(bytearray(path.read_bytes()), path.name))
+            self._files.add(path.name)
 
     def _call(self, name: str, *arguments: Any) -> Any:
         return self._guard(lambda: self._session.get_function(name)(*arguments))
