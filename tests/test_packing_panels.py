@@ -56,10 +56,36 @@ def test_columns_are_padded_with_zeros() -> None:
     assert (padded[:, :20] == values).all() and not padded[:, 20:].any()
 
 
+@pytest.mark.parametrize("kind", ["bfloat16", "int8"])
+@pytest.mark.parametrize("size", [(1, 1), (7, 16), (9, 33)], ids=str)
+def test_reads_for_a_step_end_with_its_element(kind: str, size: tuple[int, int]) -> None:
+    weight = np.random.default_rng(3).integers(1, 100, size).astype(KINDS[kind])
+    layout = PanelLayout(kind, 8, 2, shifted=True)
+    packed, steps = layout.pack(weight), layout.format.steps
+    words = -(-size[0] // steps)
+    assert (
+        packed.dtype == weight.dtype and packed.shape[1] >= words * steps * 16 + layout.format.lead
+    )
+    for k in range(size[0]):
+        for j in range(size[1]):
+            begin = (k // steps * 16 + j % 16) * steps + k % steps
+            read = packed[j // 16, begin : begin + steps]
+            assert int(read.copy().view(np.uint32)[0]) >> layout.lowest_bit == weight[k, j]
+    assert np.count_nonzero(packed) == weight.size
+
+
+def test_groups_begin_with_a_word_or_words_are_not_read_anew() -> None:
+    avx2 = LEVELS["avx2"]
+    for group, shifted in ((0, True), (8, True), (3, False)):
+        assert PanelLayout.of("int8", 20, avx2, group).shifted == shifted
+    assert not PanelLayout.of("int8", 20, LEVELS["avx512"]).shifted
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_panels_are_no_wider_than_the_weight_needs(level: str) -> None:
     target = LEVELS[level]
     lanes, most = target.lanes, 2 if target.registers == 16 else 4
     for kind, own in (("int8", lanes), ("int64", lanes // 2)):
         for columns, vectors in ((1, 1), (own, 1), (own + 1, 2), (9 * own, most)):
-            assert PanelLayout.of(kind, columns, target) == PanelLayout(kind, own, vectors)
+            layout = PanelLayout.of(kind, columns, target)
+            assert (layout.lanes, layout.vectors) == (own, vectors)

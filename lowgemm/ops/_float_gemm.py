@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -130,12 +131,14 @@ def pack_float_gemm(
     depth, columns = b.shape[::-1] if transposed else b.shape
     chosen = level(target)
     pairs = activations == "bfloat16" and chosen.has("avx512_bf16")
-    layout = PanelLayout.of("bfloat16x2" if pairs else kind, columns, chosen)
+    size = depth
+    if kind in _CODES and group_size is not None:
+        size = min(integer(group_size, "group_size", 1), depth)
+    group = size if size < depth else 0
+    layout = PanelLayout.of("bfloat16x2" if pairs else kind, columns, chosen, group)
     held: list[np.ndarray | int] = []
     zeros = None
     if kind in _CODES:
-        size = depth if group_size is None else integer(group_size, "group_size", 1)
-        size = min(size, depth)
         steps = layout.format.steps
         if size % steps and size < depth:
             raise OperandError(f"group_size: expected a multiple of {steps}, got {size}")
@@ -146,8 +149,7 @@ def pack_float_gemm(
         scales = _spread(positive_scale(scale, "scale"), "scale", shape)
         held.append(aligned(layout.pad_columns(scales)))
         if zeros is not None:
-            kept = -8 - zeros if kind == "int4" else zeros
-            held.append(aligned(layout.pad_columns(kept)))
+            held.append(aligned(layout.pad_columns(layout.hold_zeros(zeros))))
         held.append(size)
     else:
         for name, value in (
@@ -173,8 +175,7 @@ def pack_float_gemm(
 
             return {"main": schedules.float_gemm(topi.FloatGemmForm(layout, **options), few)}
 
-        params = {"kind": kind, "lanes": layout.lanes, "vectors": layout.vectors, "few": few}
-        return kernels("float_gemm", {**params, **options}, chosen, make)
+        return kernels("float_gemm", {**asdict(layout), "few": few, **options}, chosen, make)
 
     dtypes = ("float32", "float32", float)
     product = PanelProduct(library, FEW_ROWS, True, held, dtypes, depth, columns)

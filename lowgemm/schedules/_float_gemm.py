@@ -39,7 +39,6 @@ from lowgemm.topi import (
     f32,
     fma,
     narrowed,
-    place_value,
     weight_value,
     widened,
 )
@@ -59,15 +58,13 @@ _CHAINS = 8
 # panels are taken as two tiles of three vectors.
 _WIDE_ROWS = (3, 4)
 _WIDE = 3
-# Beside so many sums, three weights and an activation, no register is left of sixteen.
-_MOST_SUMS = 12
 
 
 def float_gemm_config(form: FloatGemmForm) -> PanelConfig:
     """Tiles of six rows, and of few rows several panels."""
     layout = form.layout
     several = [max(1, _CHAINS // (rows * layout.vectors)) for rows in range(1, FEW_ROWS + 1)]
-    for rows in wide_rows(form):
+    for rows in wide_rows(form, few=True):
         several[rows - 1] = _WIDE
     tallest = FEW_ROWS
     if form.summed and layout.vectors == 2:
@@ -78,11 +75,17 @@ def float_gemm_config(form: FloatGemmForm) -> PanelConfig:
     return PanelConfig(tallest, tuple(several), block=16, together=together)
 
 
-def wide_rows(form: FloatGemmForm) -> tuple[int, ...]:
-    """How many rows are taken by three vectors at a time."""
+def wide_rows(form: FloatGemmForm, few: bool) -> tuple[int, ...]:
+    """How many rows are taken by three vectors at a time.
+
+    Beside twelve sums, three weights and an activation no register is left of sixteen, and LLVM spills sums in some of
+    those that take masks.
+    """
+    kind, shifted = form.layout.kind, form.layout.shifted
     if form.layout.vectors != 2:
         return ()
-    return _WIDE_ROWS[:1] if form.summed else _WIDE_ROWS
+    masked = form.summed or (shifted and (few or kind == "bfloat16"))
+    return _WIDE_ROWS[:1] if masked else _WIDE_ROWS
 
 
 def float_gemm(form: FloatGemmForm, few: bool) -> tvm.tirx.PrimFunc:
@@ -128,11 +131,11 @@ class _Kernel:
 
     def copy(self, row, start, steps, to, at: list) -> None:
         """Emit the copy of a row's activations, `steps` from `start` on, to where a tile wants them."""
-        if not self.form.summed:
+        shares = [1.0 / self.form.layout.place_value(place) for place in range(self.steps)]
+        if shares == [1.0] * self.steps:
             with T.serial(0, steps) as k:
                 T.buffer_store(to, self.activation(row, start + k), [*at, k])
             return
-        shares = [1.0 / place_value(place) for place in range(self.steps)]
         whole = fixed(tirx.truncdiv(steps, self.steps))
         with T.serial(0, whole) as word:
             values = self.args.a.vload([row, start + word * self.steps], f"float32x{self.steps}")
@@ -196,20 +199,25 @@ class _Kernel:
             else:
                 accumulators[i] = fma(factor, weights[j], accumulators[i])
 
-    def weight(self, panel, vector: int, word, place, group, scarce: bool = False):
-        """A vector of weights: float32, or words where the instruction takes these. `scarce`: of `weight_value`."""
-        loaded = self.word(panel, vector, word)
+    def weight(self, panel, vector: int, word, place, group):
+        """A vector of weights: float32, or words where the instruction takes these."""
+        loaded = self.word(panel, vector, word, place)
         if self.form.pairs:
             return loaded
         zero = None
         if self.form.zero and not self.form.summed:
             zero = self.column(self.args.zero, panel, vector, group)
-        return weight_value(self.form.layout.kind, loaded, place, zero, scarce)
+        return weight_value(self.form.layout, loaded, place, zero)
 
-    def word(self, panel, vector: int, word):
-        """A vector of words as they are in memory."""
-        dtype = f"{self.form.layout.format.dtype}x{self.lanes}"
-        return self.args.weight.vload([panel, word, vector * self.lanes], dtype)
+    def word(self, panel, vector: int, word, place):
+        """A vector of words, as they are in memory or as they are read for a place."""
+        layout, weight = self.form.layout, self.args.weight
+        dtype, steps = layout.format.dtype, layout.format.steps
+        if not layout.shifted:
+            return weight.vload([panel, word, vector * self.lanes], f"{dtype}x{self.lanes}")
+        begin = (word * self.width + vector * self.lanes) * steps + place
+        loaded = weight.vload([panel, begin], f"{dtype}x{self.lanes * steps}")
+        return tirx.reinterpret(f"uint32x{self.lanes}", loaded)
 
     def column(self, values, panel, vector: int, group):
         """A vector of what is held for each column of each group."""
@@ -296,7 +304,6 @@ class _Few(_Kernel):
     ) -> None:
         """A tile of the vectors `at`, panels and numbers in them, with its sums at `places` of `total`."""
         count = len(places)
-        scarce = count == _MOST_SUMS and len(at) == _WIDE
         inner = Registers(count, self.lanes)
 
         def span(first, last, group) -> None:
@@ -312,7 +319,7 @@ class _Few(_Kernel):
                 skipped = fixed(low - start)
 
                 def multiply(step, word, place) -> None:
-                    weights = [self.weight(p, v, word, place, group, scarce) for p, v in at]
+                    weights = [self.weight(p, v, word, place, group) for p, v in at]
                     factors = [self._staged[chunk, row, skipped + step] for row in rows]
                     self.multiply(inner, weights, factors)
 
@@ -377,13 +384,12 @@ class _Many(_Kernel):
                             for q, v in at
                         ]
                         registers = Registers(len(places), self.lanes)
-                        scarce = len(places) == _MOST_SUMS and len(at) == _WIDE
 
                         def multiply(step, word, place) -> None:
                             weights = [
                                 chunk[step * self.vectors + v]
                                 if chunk
-                                else self.weight(panel + q, v, word, place, group, scarce)
+                                else self.weight(panel + q, v, word, place, group)
                                 for q, v in at
                             ]
                             factors = [rows[row + r, step] for r in range(count)]
@@ -422,7 +428,7 @@ class _Many(_Kernel):
 
                     def tile(row, count: int) -> None:
                         narrow = [(0, v) for v in range(self.vectors)]
-                        if chunk or count not in wide_rows(self.form):
+                        if chunk or count not in wide_rows(self.form, few=False):
                             part_tile(row, count, narrow)
                             return
                         wide = [(q, v) for q in range(_WIDE) for v in range(self.vectors)]

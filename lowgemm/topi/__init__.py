@@ -30,7 +30,6 @@ from lowgemm.topi._embedding import BagForm as BagForm
 from lowgemm.topi._epilogue import requantize as requantize
 from lowgemm.topi._float_gemm import FloatGemmArguments as FloatGemmArguments
 from lowgemm.topi._float_gemm import FloatGemmForm as FloatGemmForm
-from lowgemm.topi._float_gemm import place_value as place_value
 from lowgemm.topi._float_gemm import weight_value as weight_value
 from lowgemm.topi._gemm import QUANTIZE_PARAMS as QUANTIZE_PARAMS
 from lowgemm.topi._gemm import GemmForm as GemmForm

@@ -14,9 +14,9 @@ taken off once a group:
     inner[g, i, j] = fma(-8 - zero[g, j], sum[g, i], the sum as above of A[i, k] * (code + 8))
 
 Activations are multiplied by the powers of two that the codes' places in a word divide by, which is exact but for
-activations below 2^-98. So what becomes of a row depends on the row and the weight alone: not on how many rows there
-are, nor on the level, nor on threads. Activations rounded to bfloat16 are an exception where the target multiplies
-pairs of them.
+activations below 2^-98 (of int8, which a level of 256 bits treats so, below 2^-102). So what becomes of a row depends
+on the row and the weight alone: not on how many rows there are, nor on the level, nor on threads. Activations rounded
+to bfloat16 are an exception where the target multiplies pairs of them.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,6 @@ from dataclasses import dataclass
 import tvm
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
-from tvm.target.codegen import llvm_lookup_intrinsic_id
 
 from lowgemm.packing_panels import WORD_FORMATS, PanelLayout
 from lowgemm.topi._arith import like, to_float
@@ -61,11 +60,10 @@ class FloatGemmForm:
 class FloatGemmArguments:
     """The arguments of the function that is being built, and its sizes. In order:
 
-    a float32 `(m, k)`, adjacent within a row; weight `(panels, words, width)`, `PanelLayout.pack`;
-    with scales: scale float32 `(groups, panels * width)`, zero likewise if the form has it (of int4 -8 - zero), and
-    group_size, which words do not straddle unless there is one group; bias float32 `(panels * width,)`; tasks, the
-    least number of parallel tasks to cut the work into; beta float32; c like a, `(m, n)`. Sizes and integers have 64
-    bits.
+    a float32 `(m, k)`, adjacent within a row; weight, as `PanelLayout.pack` has it; with scales: scale float32
+    `(groups, panels * width)`, zero likewise if the form has it (`PanelLayout.hold_zeros`), and group_size, which words
+    do not straddle unless there is one group; bias float32 `(panels * width,)`; tasks, the least number of parallel
+    tasks to cut the work into; beta float32; c like a, `(m, n)`. Sizes and integers have 64 bits.
     """
 
     a: tvm.tirx.Buffer
@@ -81,8 +79,9 @@ class FloatGemmArguments:
     @staticmethod
     def declare(form: FloatGemmForm) -> "FloatGemmArguments":
         """Add the arguments to the function that is open in TVM's builder."""
-        m, k, n, panels, words, groups = (T.int64() for _ in range(6))
+        m, k, n, panels, inside, groups = (T.int64() for _ in range(6))
         width = tirx.const(form.layout.width, "int64")
+        shape = (panels, inside) if form.layout.shifted else (panels, inside, width)
 
         def buffer(name: str, shape, dtype: str = "float32", rows: bool = False):
             strides = [T.int64(), tirx.const(1, "int64")] if rows else None
@@ -90,7 +89,7 @@ class FloatGemmArguments:
 
         columns = panels * width
         a = buffer("a", (m, k), rows=True)
-        weight = buffer("weight", (panels, words, width), form.layout.format.dtype)
+        weight = buffer("weight", shape, form.layout.format.dtype)
         scale = zero = group_size = None
         if form.scaled:
             scale = buffer("scale", (groups, columns))
@@ -103,34 +102,25 @@ class FloatGemmArguments:
         return FloatGemmArguments(a, weight, scale, zero, group_size, bias, tasks, beta, c)
 
 
-def weight_value(kind: str, word, step, zero=None, scarce: bool = False):
-    """`value` of the element `step` of each lane of `word`, as float32; of int4 code + 8, times `place_value(step)`.
+def weight_value(layout: PanelLayout, word, step, zero=None):
+    """`value` of the element `step` of each lane of `word`, as float32, times the layout's `place_value`; of int4,
+    code + 8.
 
-    `step` may be an expression; `zero` is a vector, or nothing for zero points of 0. Where registers are `scarce`, none
-    is taken for a constant if that can be.
+    `word` is what is read for this step. `step` may be an expression; `zero` is a vector of zero points as they are
+    held, or nothing for zero points of 0.
     """
-    if kind == "bfloat16":
-        return widened(word, kind) if scarce else _bfloat16_value(word)
-    if kind == "int4":
+    if layout.kind == "int4":
         return _int4_value(word, step)
+    if layout.shifted:
+        ones = (1 << layout.format.bits) - 1
+        word = word & _lanes(word, ones << layout.lowest_bit)
+        if layout.kind == "bfloat16":
+            return tirx.reinterpret(like("float32", word), word)
+        word = tirx.reinterpret(like("int32", word), word)
+    elif layout.kind == "bfloat16":
+        return widened(word, "bfloat16")
     value = to_float(word)
     return value if zero is None else value - zero
-
-
-def _bfloat16_value(word):
-    """In vectors of 32 bytes by one shuffle, of words that are read into both halves.
-
-    LLVM takes two instructions, which both want a port that multiplies.
-    """
-    if word.ty.dtype.lanes != 8:
-        return widened(word, "bfloat16")
-    twice = tirx.reinterpret("int8x32", tirx.Shuffle([word, word], list(range(16))))
-    # Each lane of the result is two bytes of zero, and the two bytes of a word.
-    places = [-1 if i % 4 < 2 else i // 4 * 2 + i % 2 for i in range(32)]
-    order = tirx.Shuffle([tirx.const(place, "int8") for place in places], list(range(32)))
-    kind = tirx.const(llvm_lookup_intrinsic_id("llvm.x86.avx2.pshuf.b"), "uint32")
-    spread = tirx.call_intrin("int8x32", "tirx.call_llvm_pure_intrin", kind, twice, order)
-    return tirx.reinterpret("float32x8", spread)
 
 
 def _int4_value(word, step):
@@ -147,11 +137,6 @@ def _int4_value(word, step):
 
 _BITS = WORD_FORMATS["int4"].bits
 _LAST_PLACE = WORD_FORMATS["int4"].steps - 1
-
-
-def place_value(step: int) -> float:
-    """What `weight_value` has of an int4 at a place, for 1."""
-    return 1.0 if step == _LAST_PLACE else 2.0 ** (_BITS * step)
 
 
 def _lanes(word, value: int):
