@@ -158,7 +158,7 @@ def _register_tile(
     one = shape.out_images * pixels == 1
     widening = target.dot_depth == 2 and _is_avx2(target) and pixels <= _AVX2_WIDENED and not one
     # Three vectors by three pixels spill in 16 registers: half the speed of any neighbour (56x56 144 -> 24, avx2).
-    spilling = 3 if target.registers == 16 and target.dot_depth == 2 else 0
+    spilling = 3 if _is_avx2(target) else 0
     for vectors in range(1, 13 if one else 5):
         if panels % vectors or vectors == spilling:
             continue
