@@ -3,7 +3,7 @@
 """Rearrangements between bytes and 32-bit lanes that work within 16 bytes, as s_tir tensor intrinsics.
 
     interleave      W[j, k, q] = the bytes X[0..3, 16 k + 4 j + q] as one word        vpunpck
-    narrow          Y[k, j, q] = the code C[j, k, q] as a byte                        vpack
+    narrow          Y[k, j, q] = the code nearest to C[j, k, q] as a byte             vpack
 
 `j` counts four vectors, `k` the 16-byte chunks of one, `q` the 32-bit lanes of a chunk: `packing.DepthwisePacking`.
 """
@@ -15,7 +15,7 @@ from tvm.s_tir import TensorIntrin
 from tvm.script import tirx as T
 
 from lowgemm.intrin import _script
-from lowgemm.topi import word_of
+from lowgemm.topi import saturated, word_of
 
 
 @functools.cache
@@ -100,12 +100,12 @@ def narrow_block(dtype: str, chunks: int) -> str:
             for k, j, q in T.grid(chunks, 4, 4):
                 with T.sblock("update"):
                     vk, vj, vq = T.axis.remap("SSS", [k, j, q])
-                    Y[vk, vj, vq] = T.cast(C[vj, vk, vq], dtype)
+                    Y[vk, vj, vq] = saturated(C[vj, vk, vq], dtype)
 
     to_words, to_bytes = _packs(dtype, lanes)
 
     def narrowed(c):
-        """The same function on vectors; codes leave the packs nothing to saturate."""
+        """The same function on vectors: what is no int16 is beyond all bytes, too."""
         codes = [c.vload([j, 0, 0], dtype=f"int32x{lanes}") for j in range(4)]
         words = [_pack(to_words, codes[i], codes[i + 1], f"int16x{lanes * 2}") for i in (0, 2)]
         return _pack(to_bytes, words[0], words[1], f"{dtype}x{size}")

@@ -1,5 +1,7 @@
 """Kernel calls of convolutions and matrix products."""
 
+from typing import Any
+
 import numpy as np
 
 from lowgemm import schedules, topi
@@ -64,6 +66,7 @@ def conv(context: Context, node: Node) -> None:
             dtype=out_dtype,
             residual=residual,
             residual_first="add" in attrs and attrs["add"]["residual_first"],
+            **(_promises(attrs) if layout.packs and final and not residual else {}),
         ),
         tile=(config.rows, config.columns),
         staged=schedules.needs_stage(flat, packing, in_dtype, config),
@@ -117,7 +120,8 @@ def _depthwise(context: Context, node: Node, conv: ConvShape) -> None:
     config = context.config_for(task)
     packing = schedules.depthwise_packing(target, config.segments)
     shared = schedules.shares_rows(conv, packing.layout, config)
-    form = topi.DepthwiseForm(source.dtype, topi.OutputForm(final.dtype), config.columns, shared)
+    output = topi.OutputForm(final.dtype, **_promises(attrs))
+    form = topi.DepthwiseForm(source.dtype, output, config.columns, shared)
 
     def make():
         func = topi.qdepthwise2d(conv, packing, form)
@@ -162,6 +166,19 @@ def _out_params(attrs: dict) -> np.ndarray:
     out = attrs["out"]
     values = (0, 0, 0, 0) if out is None else (out.zero_point, attrs["low"], attrs["high"], 0)
     return np.array(values, np.float32)
+
+
+def _promises(attrs: dict) -> dict[str, Any]:
+    """What an output stage may leave out (`topi.OutputForm`)."""
+    out = attrs["out"]
+    ends = np.iinfo(out.dtype)
+    weight = np.abs(attrs["weight"].astype(np.int64))
+    # Codes, and what zero points take off them, are within 255 of each other.
+    sums = 255 * weight.reshape(weight.shape[0], -1).sum(1) + np.abs(attrs["bias"].astype(np.int64))
+    # Beyond int32 a sum wraps, and is within it again.
+    reach = np.minimum(sums, 2**31) * np.abs(attrs["scale"].astype(np.float64))
+    whole = (attrs["low"], attrs["high"]) == (ends.min, ends.max)
+    return {"zero": bool(out.zero_point), "bounds": not (whole and np.all(reach < topi.FAR))}
 
 
 def _offset(attrs: dict, flip: bool) -> np.ndarray:

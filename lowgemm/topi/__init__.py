@@ -12,6 +12,7 @@ from lowgemm.topi._acc16 import saturated_sum as saturated_sum
 from lowgemm.topi._arith import exponential as exponential
 from lowgemm.topi._arith import f32 as f32
 from lowgemm.topi._arith import fma as fma
+from lowgemm.topi._arith import saturated as saturated
 from lowgemm.topi._arith import word_of as word_of
 from lowgemm.topi._conv import ConvForm as ConvForm
 from lowgemm.topi._conv import holds_codes as holds_codes
@@ -27,6 +28,7 @@ from lowgemm.topi._elementwise import qpool as qpool
 from lowgemm.topi._elementwise import qresize as qresize
 from lowgemm.topi._elementwise import quantize as quantize
 from lowgemm.topi._embedding import BagForm as BagForm
+from lowgemm.topi._epilogue import FAR as FAR
 from lowgemm.topi._epilogue import requantize as requantize
 from lowgemm.topi._float_gemm import FloatGemmArguments as FloatGemmArguments
 from lowgemm.topi._float_gemm import FloatGemmForm as FloatGemmForm

@@ -6,7 +6,7 @@ import tvm
 from tvm import te, tirx
 
 from lowgemm.packing import FLAT, ConvShape, DepthwisePacking, word_element
-from lowgemm.topi._arith import word_of
+from lowgemm.topi._arith import saturated, word_of
 from lowgemm.topi._blocks import block, image_axes, out_images
 from lowgemm.topi._output import OutputForm, OutputStage
 
@@ -110,7 +110,7 @@ def qdepthwise2d(
     acc = block("acc", "n z y x b j k q", (*out_rows, out_w, *held), accumulate)
 
     out_shape = (*out_rows, shape.out_width, shape.out_channels)
-    output = OutputStage(form.output, held, (), out_shape)
+    output = OutputStage(form.output, held, (), out_shape, packs=True)
     per_segment = chunks // packing.segments
 
     def value(*at):
@@ -120,7 +120,7 @@ def qdepthwise2d(
         o = tirx.min(
             b * packing.channels + k % per_segment * 16 + j * 4 + q, shape.out_channels - 1
         )
-        return output.value(found, (b, j, k, q), (), (*row, column, o))
+        return output.unsaturated(found, (b, j, k, q), (), (*row, column, o))
 
     values = block("values", "n z y x b j k q", acc.shape, value)
 
@@ -129,7 +129,10 @@ def qdepthwise2d(
 
     def ordered(*at):
         *pixel, b, k, j, q = at
-        return values(*pixel, b, j, k, q).astype(form.output.stored)
+        found = values(*pixel, b, j, k, q)
+        if form.output.eight_bit:
+            return saturated(found, form.output.dtype)
+        return found.astype(form.output.stored)
 
     packed = block("packed", "n z y x b k j q", packed_shape, ordered)
     dst, dst_shape = packed, depthwise_out_shape(shape, packing, columns)

@@ -48,6 +48,18 @@ def narrowed(real, zero_point, low, high, dtype: str):
     return tirx.max(code, low.astype(like(dtype, low)))
 
 
+def unsaturated(real, zero_point, low, high):
+    """`quantized_from` in fewer instructions, where it is known that what packs the result saturates.
+
+    Without `low` and `high` (None), |real| is at most `FAR`, and without `zero_point` that is 0.
+    """
+    if low is not None:
+        # The second operand is taken of a NaN.
+        real = tirx.min(tirx.max(real, low - zero_point), high - zero_point)
+    code = nearest(real)
+    return code if zero_point is None else code + zero_point.astype(like("int32", zero_point))
+
+
 def saturating_code(bounded, zero_point, dtype: str):
     """rint(bounded) + zero_point as the nearest code of `dtype`; `bounded` is at most `FAR`, or NaN: the least code."""
     if dtype == "int8":  # zero points below 0 would take the least integer out of range

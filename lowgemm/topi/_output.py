@@ -27,7 +27,7 @@ from typing import Any
 from tvm import te, tirx
 
 from lowgemm.topi import _epilogue
-from lowgemm.topi._arith import f32, fma, round_clamped, to_float, wrapping_sum
+from lowgemm.topi._arith import f32, fma, round_clamped, saturated, to_float, wrapping_sum
 
 # (zero point, low, high, slope)
 OUTPUT_PARAMS = 4
@@ -39,6 +39,10 @@ class OutputForm:
 
     `dtype` is int32, uint8, int8, float32 or bfloat16 (held as uint16). `rounding` is "rne" or "fixed_point" (8-bit
     outputs). `residual` is the dtype of the added tensor, which is a sum of codes' first operand if `residual_first`.
+
+    Two promises about data save instructions where codes are packed: without `zero` the output's zero point is 0, and
+    without `bounds` its low and high are the ends of its type and no rounded number is beyond `_epilogue.FAR`. They
+    count for nothing where a residual follows.
     """
 
     dtype: str = "int32"
@@ -52,6 +56,8 @@ class OutputForm:
     residual: str | None = None
     table: bool = False
     residual_first: bool = False
+    zero: bool = True
+    bounds: bool = True
 
     @property
     def eight_bit(self) -> bool:
@@ -111,11 +117,28 @@ class OutputStage:
 
     def element(self, acc, column, row: tuple, at: tuple, row_sum: Any = None, found: Any = None):
         """What is stored at `at`, of the accumulator of `column` and `row`."""
-        if self._packs:
+        if self._packs and (self.form.bounds or self.form.residual):
             total, scale = self._total(acc, column, row, row_sum, found)
             return _epilogue.narrowed(*self._steps(total, column, scale, at), dtype=self.form.dtype)
+        if self._packs:
+            return saturated(
+                self.unsaturated(acc, column, row, at, row_sum, found), self.form.dtype
+            )
         value = self.value(acc, column, row, at, row_sum, found)
         return value.astype(self.form.dtype) if self.form.eight_bit else value
+
+    def unsaturated(
+        self, acc, column, row: tuple, at: tuple, row_sum: Any = None, found: Any = None
+    ):
+        """`value`, where a code may still be beyond its type: the nearest one is meant."""
+        if not self._packs:
+            return self.value(acc, column, row, at, row_sum, found)
+        total, scale = self._total(acc, column, row, row_sum, found)
+        real, zero, low, high = self._steps(total, column, scale, at)
+        if not self.form.residual and not self.form.bounds:
+            low = high = None
+            zero = zero if self.form.zero else None
+        return _epilogue.unsaturated(real, zero, low, high)
 
     def value(self, acc, column, row: tuple, at: tuple, row_sum: Any = None, found: Any = None):
         """`element`, where a code is still an int32.

@@ -140,6 +140,15 @@ def test_tile_is_as_large_as_the_configuration_says(level: str, layer: str) -> N
     assert all(count % accumulators == 0 for count in counts), (counts, config)
 
 
+@pytest.mark.parametrize("layer", ["conv-1x1", "gemm-pairs", "depthwise-3x3"])
+@pytest.mark.parametrize("level", ["avx2", "avx_vnni"])
+def test_nothing_bounds_codes_that_packing_bounds(level: str, layer: str) -> None:
+    """The layers' bounds are those of the type, and their sums are such that no rounded number leaves int32."""
+    text = "\n".join(assembly(layer, level))
+    assert "vcvtps2dq" in text and "vpackuswb" in text
+    assert not re.search("v(min|max)ps|vp(min|max)u?[bwd]", text)
+
+
 def spills(layer: str, level: str) -> list[str]:
     """The stores of vectors to the stack within inner loops."""
     store = re.compile(r"^vmov\w+\s+%[xyz]mm\d+, -?\d*\(%r[sb]p\)$")

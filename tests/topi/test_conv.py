@@ -1,9 +1,14 @@
 """Convolution, depthwise convolution and GEMM equal the exact integers on every level, bit for bit."""
 
+import numpy as np
 import pytest
 
+from lowgemm.passes import Quantization
+
+import kernels
 from conv_check import Conv, check
 from isa import isas
+from kernels import full_range
 
 CONVOLUTIONS = {
     "1x1-few-pixels": Conv((1, 20, 7, 9), 24),
@@ -109,3 +114,20 @@ def test_float_output(level: str, case: str) -> None:
 @pytest.mark.parametrize("level", isas())
 def test_residual(level: str, case: str, other: str, out: str) -> None:
     check(ALL[case], level, out_dtype=out, residual=other)
+
+
+@pytest.mark.parametrize("group", [1, 16], ids=["dense", "depthwise"])
+@pytest.mark.parametrize("level", isas())
+def test_numbers_beyond_int32_are_the_last_codes(level: str, group: int) -> None:
+    """With such scales a rounded number fits no int32, which is not for packing instructions to see."""
+    conv = Conv((1, 16, 4, 5), 16, group=group)
+    rng = np.random.default_rng(7)
+    x, w = full_range(rng, conv.x, "uint8"), full_range(rng, conv.w, "int8")
+    params, out = Quantization(1.0, 0, "uint8"), Quantization(1.0, 0, "uint8")
+    scale = np.full(conv.out, 1e8, np.float32)
+    node = conv.node("c", w, np.zeros(conv.out, np.int32), scale, params, out, low=0, high=255)
+    graph = kernels.graph_of([node], {"c/x": x}, {"c/y": (conv.out_shape, "uint8")})
+    acc = conv.accumulate(x, w, 0)
+    want = np.where(acc > 0, 255, 0).astype(np.uint8)
+    assert np.abs(acc).max() * 1e8 > 2**31 and len(np.unique(want)) == 2
+    assert np.array_equal(kernels.run(graph, level, {"c/x": x})["c/y"], want)
