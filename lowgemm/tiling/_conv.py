@@ -9,8 +9,10 @@ from lowgemm.tiling._registers import tile_registers
 
 # Below this an image is so small against the weights that panels of weights are the blocks to share among threads.
 FEW_PIXELS = 400
-# A kernel of fewer multiply-accumulates takes some 2 us: waking a second thread gains nothing, and may wait for a CPU.
-SERIAL_MACS = 1_000_000
+# A kernel of fewer multiply-accumulates takes some 2 us: a second thread gains less than it costs to share the data.
+SERIAL_MACS = 200_000
+# Bytes of weights that stay in the first cache.
+_NEAR_WEIGHTS = 16 * 1024
 
 # AVX2's choices, from spaces that were measured in full on a Zen 3 (benchmarks/records/tuning-spaces.json). Fewer
 # pixels than this do not pay for storing weights again in 16 bits:
@@ -77,8 +79,10 @@ def default_conv_config(shape: ConvShape, target: CpuTarget, threads: int = 1) -
     rows, columns, vectors = _register_tile(shape, target, panels, packing)
     pixels = shape.out_height * shape.out_width
     weights = shape.taps * shape.in_channels * shape.out_channels // shape.groups
-    # A block of rows re-reads all weights; a panel re-reads the whole input. The larger operand is read once.
-    if shape.groups == 1 and (pixels < FEW_PIXELS or weights > 4 * pixels * shape.in_channels):
+    # A block of rows re-reads all weights; a panel re-reads the whole input. The larger operand is read once. Threads
+    # that take panels write to the same cache lines, though: where weights are near anyway, they take pixels.
+    few = pixels < FEW_PIXELS and (threads == 1 or pixels == 1 or weights > _NEAR_WEIGHTS)
+    if shape.groups == 1 and (few or weights > 4 * pixels * shape.in_channels):
         order, block = "panels", 1
     else:
         order = "rows"

@@ -133,6 +133,24 @@ def test_default_configurations_fit_the_registers(level: str, threads: int) -> N
         assert tile.columns < target.registers
 
 
+def test_threads_share_pixels_where_weights_are_near() -> None:
+    """Panels would be neighbours in a cache line of the output. One thread keeps them, and so do larger weights."""
+    target = LEVELS["avx2"].summing(1)
+    small, large = (ConvShape(1, 1, 288, depth, 88, (1, 1)) for depth in (16, 512))
+    orders = {
+        (shape.in_channels, threads): schedules.default_conv_config(shape, target, threads).order
+        for shape in (small, large)
+        for threads in (1, 2)
+    }
+    assert orders == {(16, 1): "panels", (16, 2): "rows", (512, 1): "panels", (512, 2): "panels"}
+
+
+@pytest.mark.parametrize("summed", [0, 1, 2])
+def test_no_tile_on_avx2_has_three_vectors_of_a_pixel(summed: int) -> None:
+    shape = ConvShape(1, 56, 56, 144, 24, (1, 1))
+    assert schedules.default_conv_config(shape, LEVELS["avx2"].summing(summed)).vectors == 1
+
+
 @pytest.mark.parametrize("knob", ["rows", "columns", "vectors", "unroll", "block"])
 def test_a_knob_below_one_is_refused(knob: str) -> None:
     config = ConvConfig(1, 4, 1, 16, 1, "rows", 1)
