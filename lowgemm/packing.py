@@ -233,6 +233,27 @@ class ConvPacking:
         return out.reshape(-1)
 
 
+# 2 G of Winograd's F(2, 3).
+_WINOGRAD = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]], np.int16)
+
+
+@dataclass(frozen=True)
+class WinogradPacking(ConvPacking):
+    """How 3x3 filters w of one group are transformed and cut: as filters (2 G) w (2 G)^T of 4x4 taps."""
+
+    @staticmethod
+    def of(shape: ConvShape, layout: DotLayout) -> "WinogradPacking":
+        """The cut of `shape`'s filter for `layout`."""
+        inputs, outputs = shape.in_channels, shape.out_channels
+        return WinogradPacking(layout, 1, 1, inputs, outputs, 4, 4, inputs)
+
+    def pack(self, weight: np.ndarray, zeros: np.ndarray | None = None) -> np.ndarray:
+        """Transform and pack int8 `weight` `(out, in, 3, 3)` into `packed_shape` int16; at most 9 * 128 each."""
+        assert zeros is None
+        wide = np.einsum("ra,oiab,cb->oirc", _WINOGRAD, weight.astype(np.int16), _WINOGRAD)
+        return super().pack(wide)
+
+
 @dataclass(frozen=True)
 class DepthwisePacking:
     """The order in which depthwise kernels hold channels and pixels.

@@ -60,6 +60,10 @@ class Context:
         tuned = self.configs.get(task.key)
         return schedules.default_config(task) if tuned is None else tuned
 
+    def choose(self, likely: KernelTask, other: KernelTask) -> KernelTask:
+        """Of two kernels that do the same the one that is tuned, or else the likely one."""
+        return other if other.key in self.configs and likely.key not in self.configs else likely
+
     def declare(self, tensor: str) -> Operand:
         """Declare the tensor of the graph in its stored form."""
         type_ = self.graph.types[tensor]

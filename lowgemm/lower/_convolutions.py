@@ -11,8 +11,15 @@ from lowgemm.lower._layout import declare_written, in_model_order, store_written
 from lowgemm.lower._params import add_params
 from lowgemm.lower._program import Operand
 from lowgemm.packing import ConvPacking, ConvShape
+from lowgemm.schedules import KernelTask
 from lowgemm.targets import CpuTarget
-from lowgemm.tiling import row_image, summing_target
+from lowgemm.tiling import (
+    row_image,
+    summing_target,
+    winograd_packing,
+    winograd_pays,
+    winograd_takes,
+)
 
 _LETTER = {"uint8": "u8", "int8": "s8", "float32": "f32"}
 
@@ -44,6 +51,9 @@ def conv(context: Context, node: Node) -> None:
     if depthwise:
         _depthwise(context, node, conv)
         return
+    residual = program.tensors[node.inputs[1]].dtype if "add" in attrs else None
+    final = attrs["add"]["out"] if residual else attrs["out"]
+    dtypes = (attrs["in"].dtype, final.dtype if final else "float32", residual)
     flat = conv
     if conv.kernel == (1, 1) and conv.strides == (1, 1) and not any(conv.padding):
         pixels = conv.batch * conv.height * conv.width
@@ -51,25 +61,27 @@ def conv(context: Context, node: Node) -> None:
             flat = ConvShape(
                 1, 1, pixels, conv.in_channels, conv.out_channels, (1, 1), groups=conv.groups
             )
-    residual = program.tensors[node.inputs[1]].dtype if "add" in attrs else None
-    in_dtype = attrs["in"].dtype
-    final = attrs["add"]["out"] if residual else attrs["out"]
-    out_dtype = final.dtype if final else "float32"
     target = summing_target(context.target, lambda view: _sums_fit(flat, weight, view))
-    task = context.task("qconv2d", flat, in_dtype, out_dtype, residual, target)
+    task = context.task("qconv2d", flat, *dtypes, target)
+    emit = {"qconv2d": _direct, "qwinograd2d": _winograd}
+    if winograd_takes(conv, context.target):
+        other = context.task("qwinograd2d", conv, *dtypes)
+        pays = winograd_pays(conv, target, context.threads)
+        task = context.choose(*((other, task) if pays else (task, other)))
+    emit[task.family](context, node, task, conv.macs)
+
+
+def _direct(context: Context, node: Node, task: KernelTask, macs: int) -> None:
+    program, attrs, weight = context.program, node.attrs, node.attrs["weight"]
+    flat, target = task.shape, task.target
     config = context.config_for(task)
     layout = schedules.dot_layout(target, config.lanes)
     packing = ConvPacking.of(flat, layout)
     form = topi.ConvForm(
-        in_dtype=in_dtype,
-        output=topi.OutputForm(
-            dtype=out_dtype,
-            residual=residual,
-            residual_first="add" in attrs and attrs["add"]["residual_first"],
-            **(_promises(attrs) if layout.packs and final and not residual else {}),
-        ),
+        in_dtype=task.in_dtype,
+        output=_output_form(node, task, layout.packs),
         tile=(config.rows, config.columns),
-        staged=schedules.needs_stage(flat, packing, in_dtype, config),
+        staged=schedules.needs_stage(flat, packing, task.in_dtype, config),
         widen=layout.rhs != "int8" and config.widen,
     )
 
@@ -78,33 +90,85 @@ def conv(context: Context, node: Node) -> None:
         return schedules.schedule_qconv2d(func, flat, packing, form, target, config)
 
     symbol = program.kernel("qconv2d", (flat, packing, form, config), make)
-    out_shape = (flat.batch, flat.out_height, flat.out_width, flat.out_channels)
     source = _read(context, node, 0)
     args = [
-        Operand(source.name, (flat.batch, flat.height, flat.width * flat.in_channels), in_dtype),
+        Operand(
+            source.name, (flat.batch, flat.height, flat.width * flat.in_channels), task.in_dtype
+        ),
         program.constant(packing.pack(weight)),
     ]
     if form.staged:
         args.append(program.constant(np.array([attrs["in"].zero_point], np.int32)))
-    offset = _offset(attrs, flip=layout.lhs == "uint8")
-    args += [
+    args += _stage_arguments(context, node, flat, packing)
+    kernel = (
+        f"{'qgemm' if attrs['gemm'] else 'qconv2d'}_{_kinds(task)}"
+        f"_{config.rows}x{config.columns}x{config.vectors * config.lanes}_{target.level}"
+    )
+    _finish_conv(context, node, symbol, args, _out_shape(flat), kernel, macs, task)
+
+
+def _winograd(context: Context, node: Node, task: KernelTask, macs: int) -> None:
+    program, attrs, conv = context.program, node.attrs, task.shape
+    config = context.config_for(task)
+    packing = winograd_packing(conv, task.target)
+    form = topi.WinogradForm(
+        task.in_dtype, _output_form(node, task, packing.layout.packs), config.block, config.columns
+    )
+
+    def make():
+        func = topi.qwinograd2d(conv, packing, form)
+        return schedules.schedule_qwinograd2d(func, conv, packing, form, task.target, config)
+
+    symbol = program.kernel("qwinograd2d", (conv, packing, form, config), make)
+    args = [
+        program.operand(node.inputs[0], (conv.batch, conv.height, conv.width * conv.in_channels)),
+        program.constant(packing.pack(attrs["weight"])),
+        program.constant(np.array([attrs["in"].zero_point], np.int32)),
+        *_stage_arguments(context, node, conv, packing),
+    ]
+    kernel = (
+        f"qwinograd2d_{_kinds(task)}"
+        f"_{config.columns}x{config.vectors * packing.layout.lanes}_{task.target.level}"
+    )
+    _finish_conv(context, node, symbol, args, _out_shape(conv), kernel, macs, task)
+
+
+def _kinds(task: KernelTask) -> str:
+    return f"{_LETTER[task.in_dtype]}s8{_LETTER[task.out_dtype]}"
+
+
+def _out_shape(conv: ConvShape) -> tuple[int, ...]:
+    return (conv.batch, conv.out_height, conv.out_width, conv.out_channels)
+
+
+def _output_form(node: Node, task: KernelTask, packs: bool) -> topi.OutputForm:
+    attrs, residual = node.attrs, task.residual
+    first = residual is not None and attrs["add"]["residual_first"]
+    promises = _promises(attrs) if packs and attrs["out"] and not residual else {}
+    return topi.OutputForm(task.out_dtype, residual=residual, residual_first=first, **promises)
+
+
+def _stage_arguments(
+    context: Context, node: Node, conv: ConvShape, packing: ConvPacking
+) -> list[Operand]:
+    """What the output stage of a dense convolution takes."""
+    program, attrs = context.program, node.attrs
+    offset = _offset(attrs, flip=packing.layout.lhs == "uint8")
+    args = [
         program.constant(packing.pad_channels(offset)),
         program.constant(packing.pad_channels(attrs["scale"])),
         program.constant(_out_params(attrs)),
     ]
-    if residual:
+    if "add" in attrs:
         add = attrs["add"]
-        args.append(Operand(_read(context, node, 1).name, out_shape, residual))
+        other = _read(context, node, 1)
+        args.append(Operand(other.name, _out_shape(conv), other.dtype))
         args.append(
             program.constant(
                 add_params(*add["in"], out=add["out"], low=add["low"], high=add["high"])
             )
         )
-    kernel = (
-        f"{'qgemm' if attrs['gemm'] else 'qconv2d'}_{_LETTER[in_dtype]}s8{_LETTER[out_dtype]}"
-        f"_{config.rows}x{config.columns}x{config.vectors * config.lanes}_{target.level}"
-    )
-    _finish_conv(context, node, symbol, args, out_shape, out_dtype, kernel, conv.macs, task)
+    return args
 
 
 def _sums_fit(shape: ConvShape, weight: np.ndarray, target: CpuTarget) -> bool:
@@ -141,14 +205,14 @@ def _depthwise(context: Context, node: Node, conv: ConvShape) -> None:
         f"qdepthwise2d_{_LETTER[source.dtype]}s8{_LETTER[final.dtype]}"
         f"_1x{config.columns}x{packing.channels}_{target.level}"
     )
-    _finish_conv(context, node, symbol, args, out_shape, final.dtype, kernel, conv.macs, task)
+    _finish_conv(context, node, symbol, args, out_shape, kernel, conv.macs, task)
 
 
-def _finish_conv(context, node, symbol, args, out_shape, out_dtype, kernel, macs, task) -> None:
+def _finish_conv(context, node, symbol, args, out_shape, kernel, macs, task) -> None:
     program, out = context.program, node.outputs[0]
     order = model_order(context.graph.types[out]) if node.attrs["gemm"] else NHWC
     written = declare_written(context, out, order)
-    target = Operand(program.resolve(written), out_shape, out_dtype)
+    target = Operand(program.resolve(written), out_shape, task.out_dtype)
     program.call(symbol, [*args, target], node.name, kernel, macs, task=task)
     store_written(context, out, written, order, node.name)
 

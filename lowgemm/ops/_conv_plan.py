@@ -14,22 +14,14 @@ import numpy as np
 
 from lowgemm.ops._arrays import aligned
 from lowgemm.ops._call import Call, address_of
+from lowgemm.ops._conv_kernels import Depthwise, kernel_for
 from lowgemm.ops._library import Library, kernels, runtime
 from lowgemm.ops._output import EIGHT_BIT, Output, stage_arguments
 from lowgemm.ops._phases import Phase, phases, transposed_size
 from lowgemm.ops._prepared import bits_of
-from lowgemm.packing import FLAT, Axis, ConvPacking, ConvShape, DepthwisePacking, dot_layout
+from lowgemm.packing import FLAT, Axis, ConvPacking, ConvShape, DepthwisePacking
 from lowgemm.targets import CpuTarget
-from lowgemm.tiling import (
-    conv_lanes,
-    default_conv_config,
-    default_depthwise_config,
-    depthwise_packing,
-    needs_stage,
-    row_image,
-    shares_rows,
-    summing_target,
-)
+from lowgemm.tiling import row_image
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,10 +88,11 @@ class Filters:
         """The weights of a phase in the order of `packing`."""
         key = (packing, *(p.taps for p in phase))
         if key not in self._packed:
-            self._packed[key] = self._pack(packing, phase)
+            self._packed[key] = self.pack(packing, phase)
         return self._packed[key]
 
-    def _pack(self, packing: ConvPacking | DepthwisePacking, phase: Sequence[Phase]) -> _Packed:
+    def pack(self, packing: ConvPacking | DepthwisePacking, phase: Sequence[Phase]) -> _Packed:
+        """The same, not kept."""
         values = self.values
         for axis, p in enumerate(phase, 2):
             # Outputs that no tap reaches get a tap of zeros.
@@ -239,88 +232,51 @@ class _Part:
     ) -> None:
         self.symbol = ""
         self._filters = filters
-        self._shape = shape = _conv_shape(filters, batch, phase)
+        shape = _conv_shape(filters, batch, phase)
         self._data_shape = _data_shape(filters, shape)
         self.other = _window(filters, shape, phase, out_shape)
-        self._config: Any
-        self._packing: Any
-        target, threads = filters.target, runtime().threads
-        self._target = target
-        if filters.depthwise:
-            self._config = default_depthwise_config(shape, target, threads)
-            self._packing = depthwise_packing(target, self._config.segments)
-            self.dst = _in_blocks(self.other, shape, self._packing, self._config.columns)
-            self._staged = flip = True
-        else:
-
-            def packing_for(view: CpuTarget) -> ConvPacking:
-                return ConvPacking.of(shape, dot_layout(view, conv_lanes(shape, view)))
-
-            def fits(view: CpuTarget) -> bool:
-                packing = packing_for(view)
-                return packing.sums_fit(filters._pack(packing, phase).weight)
-
-            target = self._target = summing_target(target, fits)
-            merged = packing_for(target)
-            # Groups that share a block of weights are one to the kernel.
-            self._shape = shape = replace(shape, groups=merged.groups)
-            self._config = default_conv_config(shape, target, threads)
-            self._packing = merged
-            self.dst = self.other
-            self._staged = needs_stage(shape, self._packing, filters.x_dtype, self._config)
-            flip = self._packing.layout.lhs == "uint8"
+        self._kernel = kernel_for(filters, shape, phase, runtime().threads)
+        self.dst = self.other
+        if isinstance(self._kernel, Depthwise):
+            packing, columns = self._kernel.packing, self._kernel.config.columns
+            self.dst = _in_blocks(self.other, shape, packing, columns)
         self._form = output.form(filters.passes > 1 and not filters.depthwise, False)
         self.params = {
-            "shape": asdict(shape),
-            "in": filters.x_dtype,
+            "kind": type(self._kernel).__name__,
+            "kernel": asdict(self._kernel),
             "form": self._form,
-            "config": asdict(self._config),
-            "depthwise": filters.depthwise,
-            "passes": filters.passes,
             "strides": [self.dst.declared, self.other.declared],
-            "summed": target.summed,
         }
-        self._args = self._arguments(output, filters.packed(self._packing, phase), flip)
+        self._args = self._arguments(output, filters.packed(self._kernel.packing, phase))
         self.residual_at = list(self._args).index("other") + 1 if output.residual else 0
 
-    def _arguments(self, output: Output, packed: _Packed, flip: bool) -> dict[str, Any]:
+    def _arguments(self, output: Output, packed: _Packed) -> dict[str, Any]:
         """What the kernel takes between its input and its output, in order; "other" is not known yet."""
-        filters = self._filters
+        filters, packing = self._filters, self._kernel.packing
         channels = filters.out_channels
-        point = filters.x_zero_point + (128 if flip and filters.x_dtype == "int8" else 0)
+        point = filters.x_zero_point + (
+            128 if self._kernel.flip and filters.x_dtype == "int8" else 0
+        )
         each = {
             "offset": (output.integer_bias(channels) - point * packed.sums).astype(np.int32),
             "weight_zero": filters.zeros.astype(np.int32),
             **output.columns(channels, filters.groups),
         }
-        depthwise = isinstance(self._packing, DepthwisePacking)
-        pad = self._packing.pack_channels if depthwise else self._packing.pad_channels
+        depthwise = isinstance(packing, DepthwisePacking)
+        pad = packing.pack_channels if depthwise else packing.pad_channels
         found: dict[str, Any] = {k: np.ascontiguousarray(pad(v)) for k, v in each.items()}
         found.update(_common_arguments(output), other=None)
         args: dict[str, Any] = {"weight": packed.weight}
-        if self._staged:
+        if self._kernel.staged:
             args["pad"] = np.array([filters.x_zero_point], np.int32)
         return args | {name: found[name] for name in stage_arguments(self._form)}
 
     def make(self):
         """The scheduled function."""
-        from lowgemm import schedules, topi
+        from lowgemm import topi
         from lowgemm.ops._buffers import strided
 
-        filters, shape, packing, config = self._filters, self._shape, self._packing, self._config
-        output, target = topi.OutputForm(**self._form), self._target
-        if filters.depthwise:
-            shared = shares_rows(shape, packing.layout, config)
-            tile = config.columns
-            form = topi.DepthwiseForm(filters.x_dtype, output, tile, shared, filters.passes)
-            func = topi.qdepthwise2d(shape, packing, form)
-            func = schedules.schedule_qdepthwise2d(func, shape, packing, form, target, config)
-        else:
-            widen = packing.layout.rhs != "int8" and config.widen
-            tile = (config.rows, config.columns)
-            form = topi.ConvForm(filters.x_dtype, output, tile, self._staged, widen)
-            func = topi.qconv2d(shape, packing, form)
-            func = schedules.schedule_qconv2d(func, shape, packing, form, target, config)
+        func = self._kernel.function(topi.OutputForm(**self._form))
         views = {func.params[-1].name: self.dst, "other": self.other}
         declared = {name: view.declared for name, view in views.items()}
         return strided(func, {name: strides for name, strides in declared.items() if strides})
@@ -331,7 +287,7 @@ class _Part:
         if residual is not None:
             args["other"] = self.other.of(residual)
         arrays = [x.reshape(self._data_shape), *args.values(), self.dst.of(out)]
-        return Call(library, self.symbol, arrays, work=self._shape.macs)
+        return Call(library, self.symbol, arrays, work=self._kernel.shape.macs)
 
 
 def _conv_shape(filters: Filters, batch: int, phase: Sequence[Phase]) -> ConvShape:

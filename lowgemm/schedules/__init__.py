@@ -43,3 +43,4 @@ from lowgemm.schedules._tasks import default_config as default_config
 from lowgemm.schedules._tasks import task_from_json as task_from_json
 from lowgemm.schedules._tasks import task_to_json as task_to_json
 from lowgemm.schedules._transpose import schedule_transpose as schedule_transpose
+from lowgemm.schedules._winograd import schedule_qwinograd2d as schedule_qwinograd2d

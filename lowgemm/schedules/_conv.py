@@ -139,10 +139,4 @@ def _place_stage(sch, shape, config, block, parallel) -> None:
             parallel(pixel)
         else:
             parallel(sch.fuse(*outer))
-    if shape.in_channels % 16 == 0 or shape.in_channels >= 64:
-        _steps.vectorize_innermost(sch, row, 64, uniform=shape.in_channels)
-        return
-    # Few channels: vectors run across pixels, and the middle of the row is split off from its border.
-    outer, inner = sch.split(row, [None, 32])
-    sch.vectorize(inner)
-    sch.annotate(outer, "pragma_loop_partition_hint", 1)
+    _steps.vectorize_padded(sch, row, shape.in_channels)

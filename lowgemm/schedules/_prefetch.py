@@ -9,22 +9,26 @@ _KIND = (0, 2, 1)
 
 
 def mark_loop(sch: s_tir.Schedule, role: str, loop) -> None:
-    """Say what `loop` counts, for `prefetch_weights`: "panel", "row", "column", "tap_row", "tap_column" or "step"."""
+    """Say what `loop` counts, for `prefetch_weights`.
+
+    One of "panel", "row", "tap_row", "tap_column" and "step"; "column", if a row has several tiles; and "block", if
+    panels are counted in blocks.
+    """
     sch.annotate(loop, _MARK, role)
 
 
 def prefetch_weights(
-    func: tvm.tirx.PrimFunc, weight: str, vectors: int, steps: int
+    func: tvm.tirx.PrimFunc, weight: str, vectors: int, steps: int, apart: int = 1
 ) -> tvm.tirx.PrimFunc:
     """Fetch the next panel's part of the argument `weight`, a little in every tile of pixels.
 
     A panel (`vectors` weight vectors a step) is read from memory for the first tile, and for all others from the second
     cache. Left alone, memory is busy during the first tile only, and holds it up: on weights of 2 MB and 7 tiles that
-    costs a fifth. The loop marked "step" counts stretches of `steps` steps. One prefetch in each step would do as well,
-    but LLVM does not keep accumulators in registers across it.
+    costs a fifth. The loop marked "step" counts stretches of `steps` steps, of which every `apart`-th is fetched. One
+    prefetch in each step would do as well, but LLVM does not keep accumulators in registers across it.
     """
     (buffer,) = (p for p in func.params if p.name == weight)
-    return func.with_body(_rewrite(func.body, {}, (buffer, vectors, steps)))
+    return func.with_body(_rewrite(func.body, {}, (buffer, vectors, steps, apart)))
 
 
 def _rewrite(stmt, loops: dict, job):
@@ -50,16 +54,20 @@ def _rewrite(stmt, loops: dict, job):
     return tirx.For(*head, annotations)
 
 
-def _prefetch(loops: dict, buffer, vectors: int, steps: int):
+def _prefetch(loops: dict, buffer, vectors: int, steps: int, apart: int):
     """One tile's share of the lines (weight vectors) of a stretch."""
     var = {role: loop.loop_var for role, loop in loops.items()}
-    columns = int(loops["column"].extent)
-    share = -(-vectors * steps // (int(loops["row"].extent) * columns))
+    columns = int(loops["column"].extent) if "column" in loops else 1
+    each_panel = steps // apart
+    share = -(-vectors * each_panel // (int(loops["row"].extent) * columns))
     each = tirx.Var("line", "int32")
-    line = (var["row"] * columns + var["column"]) * share + each
-    line = tirx.min(line, vectors * steps - 1)
-    panel = (var["panel"] + 1) * vectors + line // steps
-    step = var["step"] * steps + line % steps
+    line = (var["row"] * columns + var.get("column", 0)) * share + each
+    line = tirx.min(line, vectors * each_panel - 1)
+    panel = var["panel"] + 1
+    if "block" in var:
+        panel = panel + var["block"] * int(loops["panel"].extent)
+    panel = panel * vectors + line // each_panel
+    step = var["step"] * steps + line % each_panel * apart
     at = [panel, var["tap_row"], var["tap_column"], step, 0, 0]
     address = tirx.address_of(tirx.BufferLoad(buffer, at))
     fetch = tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, *_KIND))

@@ -8,7 +8,15 @@ from collections.abc import Iterator
 
 from lowgemm.packing import ConvPacking, ConvShape, dot_layout
 from lowgemm.targets import CpuTarget
-from lowgemm.tiling import ConvConfig, DepthwiseConfig, block_tiles, check_depthwise_config
+from lowgemm.tiling import (
+    ConvConfig,
+    DepthwiseConfig,
+    WinogradConfig,
+    block_tiles,
+    check_depthwise_config,
+    check_winograd_config,
+    winograd_packing,
+)
 
 # A dot product takes four to five cycles, two begin in one: fewer accumulators wait for each other.
 _FEWEST_ACCUMULATORS = 4
@@ -52,6 +60,33 @@ def depthwise_space(shape: ConvShape, target: CpuTarget, threads: int) -> Iterat
                 except ValueError:
                     continue
                 yield config
+
+
+def winograd_space(shape: ConvShape, target: CpuTarget, threads: int) -> Iterator[WinogradConfig]:
+    """The configurations of `qwinograd2d` for `shape`, on `threads` threads."""
+    panels, pairs = winograd_packing(shape, target).panels, -(-shape.in_channels // 2)
+    down = -(-shape.out_height // 2)
+    for vectors in _divisors(panels, 4):
+        for columns in range(1, 17):
+            unrolls = [u for u in _UNROLLS if pairs % u == 0 and u * columns * vectors <= 32]
+            if columns * vectors < _FEWEST_ACCUMULATORS:
+                continue
+            for chunk in _divisors(panels // vectors, panels):
+                for order, block, prefetch in [
+                    *(("rows", block, False) for block in _blocks(down, shape.out_images, threads)),
+                    ("rows", down, True),
+                    ("panels", down, False),
+                    ("panels", down, True),
+                ]:
+                    for unroll in unrolls:
+                        config = WinogradConfig(
+                            columns, vectors, unroll, order, block, chunk * vectors, prefetch
+                        )
+                        try:
+                            check_winograd_config(shape, target, config)
+                        except ValueError:
+                            continue
+                        yield config
 
 
 def _tiles(shape: ConvShape, target: CpuTarget, panels: int) -> list[tuple[int, int, int]]:

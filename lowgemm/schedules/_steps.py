@@ -40,6 +40,17 @@ def vectorize_innermost(sch: s_tir.Schedule, loop, width: int, uniform: int | No
         sch.vectorize(inner)
 
 
+def vectorize_padded(sch: s_tir.Schedule, row, channels: int) -> None:
+    """for i in n  ->  for io in n/v: for ii in vectorized(v), where i runs over a padded row of pixels."""
+    if channels % 16 == 0 or channels >= 64:
+        vectorize_innermost(sch, row, 64, uniform=channels)
+        return
+    # Few channels: vectors run across pixels, and the middle of the row is split off from its border.
+    outer, inner = sch.split(row, [None, 32])
+    sch.vectorize(inner)
+    sch.annotate(outer, "pragma_loop_partition_hint", 1)
+
+
 def vectorize_guarded(sch: s_tir.Schedule, loop, channels: int) -> None:
     """for i in n (guarded by `channels`)  ->  for io in unrolled(n/v): for ii in vectorized(v), no vector half in.
 

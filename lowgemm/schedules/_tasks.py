@@ -13,13 +13,16 @@ from lowgemm.targets import LEVELS, CpuTarget
 from lowgemm.tiling import (
     ConvConfig,
     DepthwiseConfig,
+    WinogradConfig,
     check_conv_config,
     check_depthwise_config,
+    check_winograd_config,
     default_conv_config,
     default_depthwise_config,
+    default_winograd_config,
 )
 
-Config = ConvConfig | DepthwiseConfig
+Config = ConvConfig | DepthwiseConfig | WinogradConfig
 Shape = ConvShape
 
 
@@ -85,6 +88,13 @@ FAMILIES: dict[str, Family] = {
         default_depthwise_config,
         check_depthwise_config,
         _spaces.depthwise_space,
+    ),
+    "qwinograd2d": Family(
+        ConvShape,
+        WinogradConfig,
+        default_winograd_config,
+        check_winograd_config,
+        _spaces.winograd_space,
     ),
 }
 

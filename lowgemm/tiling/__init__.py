@@ -29,3 +29,10 @@ from lowgemm.tiling._gemm import gemm_staged as gemm_staged
 from lowgemm.tiling._registers import summing_target as summing_target
 from lowgemm.tiling._registers import tile_registers as tile_registers
 from lowgemm.tiling._tiles import TileConfig as TileConfig
+from lowgemm.tiling._winograd import WINOGRAD_CHANNELS as WINOGRAD_CHANNELS
+from lowgemm.tiling._winograd import WinogradConfig as WinogradConfig
+from lowgemm.tiling._winograd import check_winograd_config as check_winograd_config
+from lowgemm.tiling._winograd import default_winograd_config as default_winograd_config
+from lowgemm.tiling._winograd import winograd_packing as winograd_packing
+from lowgemm.tiling._winograd import winograd_pays as winograd_pays
+from lowgemm.tiling._winograd import winograd_takes as winograd_takes

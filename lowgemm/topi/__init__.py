@@ -62,3 +62,5 @@ from lowgemm.topi._sparse import BLOCK as BLOCK
 from lowgemm.topi._sparse import SPARSE_PARAMS as SPARSE_PARAMS
 from lowgemm.topi._sparse import SparseForm as SparseForm
 from lowgemm.topi._sparse import sparse_code as sparse_code
+from lowgemm.topi._winograd import WinogradForm as WinogradForm
+from lowgemm.topi._winograd import qwinograd2d as qwinograd2d

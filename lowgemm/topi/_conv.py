@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 import tvm
-from tvm import te, tirx
+from tvm import te
 
 from lowgemm.packing import FLAT, ConvPacking, ConvShape
-from lowgemm.topi._blocks import block, image_axes, out_images
+from lowgemm.topi._blocks import block, out_images
 from lowgemm.topi._output import OutputForm, OutputStage
+from lowgemm.topi._padded import padded_input
 from lowgemm.topi._product import accumulated, stored
 
 # Of the output.
@@ -67,7 +68,7 @@ def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.
         slack = -(-(packing.padded_run - packing.run) // channels) * channels
         row = staged_w * channels + slack
         planes = ((shape.planes.out - 1) * stride_d + shape.planes.span,) if solid else ()
-        source = _stage(shape, data, pad, (*planes, staged_h, row), steps, packing)
+        source = padded_input(shape, data, pad, (*planes, staged_h, row), steps, packing.layout.lhs)
     else:
         source = data
     weights = weight
@@ -116,42 +117,6 @@ def _strides(shape: ConvShape) -> tuple[tuple[int, int, int], tuple[int, int, in
     """(strides over the staged image, strides at which it is taken from the input): 1x1 filters skip while staging."""
     strides = (shape.planes.stride, *shape.strides)
     return ((1, 1, 1), strides) if shape.taps == 1 else (strides, (1, 1, 1))
-
-
-def _stage(shape, data, pad, extents, steps, packing):
-    """The input with its padding, in the operand dtype; `extents` are those of [planes,] rows and elements in a row."""
-    left, width = shape.columns.before, shape.width
-    channels = shape.in_channels
-    dtype = packing.layout.lhs
-    flip = data.dtype == "int8" and dtype == "uint8"
-    axes = image_axes(shape)
-    row, step_w = extents[-1], steps[-1]
-
-    def operand(value):
-        # vpdpbusd wants u8 on the left: s8 activations move up by 128, and the bias takes 128 * sum_k w back.
-        return (value.astype("int32") + 128).astype("uint8") if flip else value.astype(dtype)
-
-    def stage(*at):
-        n, *outer, wc = at
-        source, inside = [], []
-        for axis, extent, step, index in zip(
-            axes, extents[:-1], steps[-len(extents) : -1], outer, strict=True
-        ):
-            y = index * step - axis.before
-            source.append(y)
-            if axis.before or (extent - 1) * step - axis.before >= axis.size:
-                inside += [y >= 0, y < axis.size]
-        x = wc - left * channels
-        if step_w != 1:
-            x = (wc // channels * step_w - left) * channels + wc % channels
-        if left or row - left * channels > width * channels or step_w > 1:
-            inside += [x >= 0, x < width * channels]
-        value = operand(data(n, *source, x))
-        if not inside:
-            return value
-        return tirx.if_then_else(tirx.all(*inside), value, operand(pad[0]))
-
-    return block("stage", "n d h wc", (shape.batch, *extents), stage)
 
 
 def _window_sums(shape, packing, source, pixels, source_row, columns) -> te.Tensor:

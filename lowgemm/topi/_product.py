@@ -18,18 +18,19 @@ def accumulated(
     weights: te.Tensor,
     packing: ConvPacking,
     taps: tuple = (),
+    tap: Callable | None = None,
 ) -> te.Tensor:
     """acc[.., o] = sum_{r, c, j} left[.., o, j] * W[o, r, c, j] modulo 2^32: the block `acc`, over `axes`.
 
     `left` gets the indices of all axes and j, of a run that is padded. `taps` are the reduction axes (r, c) of a filter
-    window; without them the window is one tap.
+    window; without them the window is one tap, or what `tap` says of the indices of all axes.
     """
     lanes, depth = packing.layout.lanes, packing.layout.depth
     j = te.reduce_axis((0, packing.padded_run), "j")
-    r, c = taps or (0, 0)
 
     def element(*at):
         o = at[-1]
+        r, c = tap(*at) if tap else taps or (0, 0)
         w = weights[o // lanes, r, c, j // depth, o % lanes, j % depth]
         return te.sum(left(*at, j).astype("int32") * w.astype("int32"), axis=[*taps, j])
 

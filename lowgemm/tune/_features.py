@@ -12,7 +12,7 @@ import numpy as np
 from lowgemm.packing import ConvPacking, ConvShape
 from lowgemm.schedules import KernelTask, depthwise_packing, dot_layout, needs_stage, parallel_loss
 from lowgemm.targets.peak import cache_sizes
-from lowgemm.tiling import block_tiles
+from lowgemm.tiling import block_tiles, winograd_packing
 
 # Where the machine does not say how large its caches are; L1 and L2 of a common CPU.
 _CACHES = {"L1": 32 << 10, "L2": 1 << 20, "L3": 16 << 20}
@@ -142,6 +142,39 @@ def _depthwise(task: KernelTask, config: Any) -> dict[str, float]:
     }
 
 
+def _winograd(task: KernelTask, config: Any) -> dict[str, float]:
+    shape, target = task.shape, task.target
+    packing = winograd_packing(shape, target)
+    across, down = -(-shape.out_width // 2), -(-shape.out_height // 2)
+    blocks = -(-down // config.block)
+    tiles = config.block * across
+    groups = -(-tiles // config.columns)
+    dots = config.columns * config.vectors
+    panels = config.order == "panels"
+    parts = packing.panels // config.panels if panels else shape.batch * blocks
+    held = 16 * groups * config.columns
+    return {
+        "columns": config.columns,
+        "vectors": config.vectors,
+        "unroll": config.unroll,
+        "panels": float(panels),
+        "prefetch": float(config.prefetch),
+        "block": config.block,
+        "held panels": config.panels,
+        "accumulators": dots,
+        "registers free": target.registers - dots - config.vectors,
+        "waste": 4 * blocks * groups * config.columns / (shape.out_height * shape.out_width),
+        "loads per dot": (config.columns + config.vectors) / dots,
+        "steps": math.log2(packing.padded_run // 2),
+        "blocks": math.log2(parts),
+        "balance": parallel_loss(parts, task.threads),
+        **_footprints(
+            moved=2 * held * packing.padded_run * (blocks * shape.batch if panels else 1),
+            products=4 * held * config.panels * packing.layout.lanes,
+        ),
+    }
+
+
 def _footprints(**sizes: int) -> dict[str, float]:
     """Bytes of each, and their share of each cache."""
     caches = {**_CACHES, **cache_sizes()}
@@ -152,4 +185,4 @@ def _footprints(**sizes: int) -> dict[str, float]:
     return found
 
 
-_FAMILIES = {"qconv2d": _conv, "qdepthwise2d": _depthwise}
+_FAMILIES = {"qconv2d": _conv, "qdepthwise2d": _depthwise, "qwinograd2d": _winograd}

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lowgemm import ops, reference
+from lowgemm.ops import _conv_kernels
 from lowgemm.packing import ConvPacking, ConvShape, dot_layout
 from lowgemm.targets import LEVELS, CpuTarget
 from lowgemm.tiling import conv_lanes, summing_target
@@ -353,6 +354,28 @@ def random_geometry(rng: np.random.Generator) -> Geometry:
 CONVOLUTIONS: list[list[Geometry]] = pools(3000, random_geometry)
 
 
+def random_dense(rng: np.random.Generator) -> Geometry:
+    """A convolution that Winograd's kernel computes, with any pads, channels and output stage."""
+    found = random_geometry(rng)
+    return replace(
+        found,
+        sizes=tuple(int(v) for v in rng.integers(3, 12, 2)),
+        ins=found.groups * found.ins,
+        outs=found.groups * found.outs,
+        groups=1,
+        kernel=(3, 3),
+        strides=(1, 1),
+        pads=tuple(int(v) for v in rng.choice([0, 1, 2], 4)),
+        dilations=(1, 1),
+        transposed=False,
+        more=(0, 0),
+        weight_zero=False,
+    )
+
+
+DENSE: list[list[Geometry]] = [pool[:4] for pool in pools(4000, random_dense)]
+
+
 @pytest.mark.emulated
 @pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("pool", range(POOLS))
@@ -360,6 +383,25 @@ CONVOLUTIONS: list[list[Geometry]] = pools(3000, random_geometry)
 @given(data=st.data())
 def test_any_convolution(isa: str, pool: int, data: st.DataObject) -> None:
     case = draw_kernel(data, CONVOLUTIONS[pool], "convolution")
+    check_convolution(case, isa, data)
+    record_conformance("convolutions at random", isa)
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize("isa", isas("avx2", "avx512"))
+@pytest.mark.parametrize("pool", range(POOLS))
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None)
+@given(data=st.data())
+def test_any_convolution_of_fewer_products(isa: str, pool: int, data: st.DataObject) -> None:
+    case = draw_kernel(data, DENSE[pool], "convolution")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_conv_kernels, "winograd_pays", lambda *_: True)
+        check_convolution(case, isa, data)
+    record_conformance("convolutions of fewer products at random", isa)
+
+
+def check_convolution(case: Geometry, isa: str, data: st.DataObject) -> None:
+    """Compare with the reference on data that are drawn."""
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32), label="seed"))
     groups, channels = case.groups, case.groups * case.outs
     w_shape = (channels, case.ins, *case.kernel)
@@ -414,4 +456,3 @@ def test_any_convolution(isa: str, pool: int, data: st.DataObject) -> None:
         target=isa,
     )
     same(packed(x, **given), wanted)
-    record_conformance("convolutions at random", isa)

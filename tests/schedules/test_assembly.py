@@ -26,19 +26,22 @@ INSTRUCTION = {
     "avx512": r"^vpmaddwd\s.*%zmm\d+$",
     "avx2": r"^vpmaddwd\s.*%ymm\d+$",
 }
-CONV = Conv((1, 64, 56, 56), 64, (3, 3), pads=(1, 1, 1, 1))
+CONV = Conv((1, 64, 56, 56), 64, (5, 5), pads=(2, 2, 2, 2))
+# Where there is no VNNI, by fewer products.
+FEWER = Conv((1, 64, 56, 56), 64, (3, 3), pads=(1, 1, 1, 1))
 DEPTHWISE = Conv((1, 64, 56, 56), 64, (3, 3), pads=(1, 1, 1, 1), group=64)
 # A layer that a network ends with, and one with the weights in another order.
 POINTWISE = Conv((1, 512, 7, 7), 512)
 GEMM = Conv((1, 512), 1024)
 LAYERS = {
-    "conv-3x3": CONV,
+    "conv-3x3": FEWER,
+    "conv-5x5": CONV,
     "conv-1x1": POINTWISE,
     "gemm": GEMM,
     "depthwise-3x3": DEPTHWISE,
-    "conv-3x3-pairs": CONV,
+    "conv-5x5-pairs": CONV,
     "gemm-pairs": GEMM,
-    "conv-3x3-quads": CONV,
+    "conv-5x5-quads": CONV,
     "gemm-quads": GEMM,
 }
 # The weights of which 16 bits hold the sum of two or four products, and of the other layers, of none.
@@ -115,14 +118,14 @@ def test_saturating_instruction_only_where_weights_fit_and_none_of_another_level
 def test_four_products_are_added_up_by_one_instruction_of_two_and_eight_by_one_of_three(
     level: str,
 ) -> None:
-    for layer, products in (("conv-3x3-pairs", 1), ("conv-3x3-quads", 2)):
+    for layer, products in (("conv-5x5-pairs", 1), ("conv-5x5-quads", 2)):
         for loop in inner_loops(assembly(layer, level)):
             counts = [sum(name in line for line in loop) for name in ("vpmaddubsw", "vpmaddwd")]
             # The piece begins with the first sum: behind its products.
             assert abs(counts[0] - products * counts[1]) <= products, (layer, counts)
 
 
-@pytest.mark.parametrize("layer", ["conv-3x3", "conv-1x1"])
+@pytest.mark.parametrize("layer", ["conv-5x5", "conv-1x1"])
 @pytest.mark.parametrize("level", LEVEL_NAMES)
 def test_tile_is_as_large_as_the_configuration_says(level: str, layer: str) -> None:
     """One dot product for each accumulator in a step of the reduction."""
@@ -147,6 +150,19 @@ def test_nothing_bounds_codes_that_packing_bounds(level: str, layer: str) -> Non
     text = "\n".join(assembly(layer, level))
     assert "vcvtps2dq" in text and "vpackuswb" in text
     assert not re.search("v(min|max)ps|vp(min|max)u?[bwd]", text)
+
+
+@pytest.mark.parametrize("level", ["avx2", "avx512"])
+def test_tile_of_fewer_products_is_as_large_as_the_configuration_says(level: str) -> None:
+    from lowgemm.packing import ConvShape
+    from lowgemm.tiling import default_winograd_config
+
+    _, channels, height, width = FEWER.x
+    shape = ConvShape(1, height, width, channels, FEWER.out, FEWER.kernel, padding=FEWER.pads)
+    config = default_winograd_config(shape, LEVELS[level], 1)
+    accumulators = config.columns * config.vectors
+    counts = {sum(map(is_dot, loop)) for loop in inner_loops(assembly("conv-3x3", level))}
+    assert counts == {config.unroll * accumulators}
 
 
 def spills(layer: str, level: str) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 import pytest
 
 from lowgemm import schedules
+from lowgemm.lower import _convolutions
 from lowgemm.packing import ConvShape
 from lowgemm.schedules import ConvConfig, DepthwiseConfig
 from lowgemm.targets import LEVELS
@@ -44,6 +45,7 @@ def tiles(level: str) -> dict[str, ConvConfig]:
 def fixed(monkeypatch: pytest.MonkeyPatch, config: ConvConfig | DepthwiseConfig) -> None:
     """Let lowering use `config`."""
     monkeypatch.setattr(schedules, "default_config", lambda task: config)
+    monkeypatch.setattr(_convolutions, "winograd_pays", lambda *_: False)
 
 
 CASES = [

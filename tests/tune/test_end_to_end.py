@@ -14,6 +14,7 @@ from benchmarks.layers import Layer
 from lowgemm import schedules
 from lowgemm.demo import MODEL_PATH
 from lowgemm.errors import TuningError
+from lowgemm.packing import ConvShape
 from lowgemm.tune import load_configs
 from lowgemm.tune._build import Builder
 from lowgemm.tune._confirm import confirm, seconds_of
@@ -25,7 +26,8 @@ from lowgemm.tune._search import TaskState
 
 from fake_tuning import conv_task
 
-TASK = conv_task()
+# One kernel computes it, whatever its weights.
+TASK = replace(conv_task(), shape=ConvShape(1, 14, 14, 64, 64, (5, 5), padding=(2, 2, 2, 2)))
 # Of the layers of benchmarks, whose weights' sums fit 16 bits in pairs.
 FITTING = replace(TASK, target=TASK.target.summing(1))
 
@@ -35,7 +37,7 @@ FITTING = replace(TASK, target=TASK.target.summing(1))
 def test_shapes_are_tuned_here(tmp_path: Path) -> None:
     """Through compilers, child processes and clocks: the best of some trials is no slower than the default."""
     shapes, database = tmp_path / "shapes.txt", tmp_path / "db.jsonl"
-    shapes.write_text("conv 1 14 14 64 64 kernel=3 pad=1\n")
+    shapes.write_text("conv 1 14 14 64 64 kernel=5 pad=2\n")
     arguments = {"shapes_file": shapes, "tuning_db": database, "target": "avx2", "threads": 1}
     (result,) = lowgemm.tune(**arguments, trials=10)
     assert result.task == TASK and result.trials == 10 and result.failures == 0
@@ -65,7 +67,7 @@ def test_a_candidate_that_does_not_compile_has_a_reason(tmp_path: Path) -> None:
 @pytest.mark.isa("avx2")
 def test_a_model_is_compiled_as_the_database_says(tmp_path: Path) -> None:
     """Other kernels, for the threads that were tuned for alone, and the same result."""
-    layer = Layer.parse("layer", "1x64x14x14 -> 64, 3x3 pad 1")
+    layer = Layer.parse("layer", "1x64x14x14 -> 64, 5x5 pad 2")
     model, path = tmp_path / "layer.onnx", tmp_path / "db.jsonl"
     onnx.save(to_onnx(layer), model)
     default = schedules.default_config(FITTING)
@@ -92,7 +94,7 @@ def test_a_model_is_compiled_as_the_database_says(tmp_path: Path) -> None:
 @pytest.mark.isa("avx2")
 def test_a_model_lists_its_kernels(tmp_path: Path) -> None:
     """Nothing is measured: the database has all trials that were asked for."""
-    layer = Layer.parse("layer", "1x64x14x14 -> 64, 3x3 pad 1")
+    layer = Layer.parse("layer", "1x64x14x14 -> 64, 5x5 pad 2")
     onnx.save(to_onnx(layer), tmp_path / "layer.onnx")
     Database(tmp_path / "db").append(
         Record(FITTING, schedules.default_config(FITTING), cpu_name(), 2e-4, 1.0, 0.0, True)

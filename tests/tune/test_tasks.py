@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,9 @@ SHAPES = {
 }
 
 
+WINOGRAD = KernelTask("qwinograd2d", SHAPES["large"][1], "uint8", "uint8", None, LEVELS["avx2"], 1)
+
+
 def task_of(name: str, level: str = "avx2", threads: int = 1) -> KernelTask:
     family, shape = SHAPES[name]
     return KernelTask(family, shape, "uint8", "uint8", None, LEVELS[level], threads)
@@ -63,6 +67,24 @@ def test_features_are_numbers(name: str, level: str) -> None:
     values, names = matrix([task] * len(space), space)
     assert values.shape == (len(space), len(names)) and np.isfinite(values).all()
     assert len({tuple(row) for row in values}) == len(space), "no two configurations look alike"
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("level", ["avx2", "avx512"])
+def test_the_space_of_winograd_holds_what_its_schedule_takes(level: str, threads: int) -> None:
+    task = replace(WINOGRAD, target=LEVELS[level], threads=threads)
+    space = schedules.config_space(task)
+    assert len({*space}) == len(space) > 100
+    assert schedules.default_config(task) in space
+    values, names = matrix([task] * len(space), space)
+    assert values.shape == (len(space), len(names)) and np.isfinite(values).all()
+    assert len({tuple(row) for row in values}) == len(space), "no two configurations look alike"
+    for config in (space[0], space[-1]):
+        text = json.dumps([schedules.task_to_json(task), schedules.config_to_json(config)])
+        read_task, read_config = json.loads(text)
+        assert (
+            schedules.config_from_json(schedules.task_from_json(read_task), read_config) == config
+        )
 
 
 def test_features_of_other_families_are_absent() -> None:
@@ -107,7 +129,8 @@ def test_a_configuration_of_another_family_is_refused() -> None:
         schedules.check_config(conv_task(), schedules.default_config(depthwise_task()))
 
 
-_SMALL = ConvShape(1, 6, 7, 16, 24, (3, 3), padding=_SAME)
+_SMALL = ConvShape(1, 6, 7, 16, 24, (5, 5), padding=(2, 2, 2, 2))
+_SMALL_DENSE = ConvShape(1, 6, 7, 16, 24, (3, 3), padding=_SAME)
 _SMALL_DEPTHWISE = ConvShape(1, 6, 7, 24, 24, (3, 3), padding=_SAME, groups=24)
 FORMS = {
     "u8": ("qconv2d", _SMALL, "uint8", "uint8", None),
@@ -116,7 +139,8 @@ FORMS = {
     "residual": ("qconv2d", _SMALL, "uint8", "uint8", "uint8"),
     "residual-s8": ("qconv2d", _SMALL, "uint8", "int8", "int8"),
     "depthwise": ("qdepthwise2d", _SMALL_DEPTHWISE, "uint8", "int8", None),
-    "batch": ("qconv2d", ConvShape(3, 6, 7, 16, 24, (3, 3)), "uint8", "uint8", None),
+    "winograd": ("qwinograd2d", _SMALL_DENSE, "uint8", "uint8", None),
+    "batch": ("qconv2d", ConvShape(3, 6, 7, 16, 24, (2, 2)), "uint8", "uint8", None),
 }
 
 

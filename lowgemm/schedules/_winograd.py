@@ -1,0 +1,150 @@
+"""The schedule of the Winograd convolution.
+
+for block (parallel):                     a block of rows of tiles, or a block of weight panels
+  stage the block's input, and transform it: 16 matrices of tiles by channels
+  for panels:
+    for 16 matrices, vectors, tiles:
+      acc[tiles, vectors] = 0             registers
+      for k:  acc += dot(broadcast pair of channels, weight vector)
+      products = acc
+    for tile, vectors:
+      sums[2, 2, vectors] = the 16 products transformed
+      for row, column, vector:  dst = epilogue(sums)
+"""
+
+from math import gcd
+
+import tvm
+from tvm import s_tir
+
+from lowgemm import intrin
+from lowgemm.packing import ConvShape, WinogradPacking
+from lowgemm.schedules import _steps
+from lowgemm.schedules._prefetch import mark_loop, prefetch_weights
+from lowgemm.targets import CpuTarget
+from lowgemm.tiling import SERIAL_MACS, WinogradConfig, check_winograd_config
+from lowgemm.topi import WinogradForm
+
+
+def schedule_qwinograd2d(
+    func: tvm.tirx.PrimFunc,
+    shape: ConvShape,
+    packing: WinogradPacking,
+    form: WinogradForm,
+    target: CpuTarget,
+    config: WinogradConfig,
+) -> tvm.tirx.PrimFunc:
+    """Schedule `topi.qwinograd2d`'s function around the broadcast dot product.
+
+    Raises:
+        ValueError: the configuration does not fit the target's registers, or does not divide the shape.
+    """
+    check_winograd_config(shape, target, config)
+    dot = intrin.broadcast_dot(target, packing.layout.lanes)
+    lanes = dot.lanes
+    sch = s_tir.Schedule(func)
+    names = {sch.get(each).name_hint for each in sch.get_child_blocks(sch.get_sblock("root"))}
+    dst = sch.get_sblock("dst")
+
+    n, y, x, o = sch.get_loops(dst)
+    yt, yi = sch.split(y, [None, 2])
+    yb, yt = sch.split(yt, [None, form.rows])
+    xo, xi = sch.split(x, [None, 2])
+    wide = gcd(config.panels, 2)
+    pb, po, pi, lane = sch.split(o, [None, config.panels // wide, wide, lanes])
+    outer = [n, yb, pb] if config.order == "rows" else [pb, n, yb]
+    sch.reorder(*outer, yt, xo, po, yi, xi, pi, lane)
+    if "codes" in names:
+        for loop in (yi, xi, pi):
+            sch.unroll(loop)
+        _steps.vectorize_guarded(sch, lane, shape.out_channels)
+        codes = sch.get_sblock("codes")
+        sch.compute_at(codes, po, preserve_unit_loops=True)
+        *_, yi, xi, ci = sch.get_loops(codes)
+        pi, lane = sch.split(ci, [None, lanes])
+        whole = True
+    else:
+        whole = shape.out_channels % lanes == 0
+    sums = sch.get_sblock("sums")
+    sch.compute_at(sums, po, preserve_unit_loops=True)
+    for loop in (yi, xi):
+        sch.unroll(loop)
+    if whole and (form.output.residual or packing.layout.packs):
+        _steps.vectorize_panels(sch, pi, lane)
+    else:
+        sch.unroll(pi)
+        _steps.vectorize_guarded(sch, lane, lanes if whole else shape.out_channels)
+    _order_sums(sch, sums, lanes)
+
+    products = sch.get_sblock("products")
+    sch.compute_at(products, outer[-1], preserve_unit_loops=True)
+    *_, r, c, g, u, o = sch.get_loops(products)
+    taps = (r, c)
+    p, pi, lane = sch.split(o, [None, config.vectors, lanes])
+    sch.reorder(r, c, p, g, u, pi, lane)
+    acc = sch.get_sblock("acc")
+    sch.compute_at(acc, g, preserve_unit_loops=True)
+    for loop in (u, pi):
+        sch.unroll(loop)
+    sch.vectorize(lane)
+    steps = _steps.order_sums(sch, acc, packing, dot, config.unroll)
+
+    parallel = sch.parallel if shape.macs >= SERIAL_MACS else lambda loop: None
+    moved, stage = sch.get_sblock("moved"), sch.get_sblock("stage")
+    if config.order == "rows":
+        sch.compute_at(moved, yb, preserve_unit_loops=True)
+        _order_moved(sch, moved)
+        sch.compute_at(stage, yb, preserve_unit_loops=True)
+        parallel(sch.fuse(n, yb))
+        *_, row = sch.get_loops(stage)
+    else:
+        parallel(_order_moved(sch, moved))
+        parallel(pb)
+        *rows, row = sch.get_loops(stage)
+        parallel(sch.fuse(*rows))
+    _steps.vectorize_padded(sch, row, shape.in_channels)
+    _steps.sum_in_registers(sch, acc, steps, dot)
+    if not config.prefetch:
+        return sch.mod["main"]
+    stretch = _steps.largest_divisor(_steps.extent(sch, steps.steps), 64)
+    together = stretch * _steps.extent(sch, steps.unrolled[0])
+    step, _ = sch.split(steps.steps, [None, stretch])
+    roles = ("block", "panel", "row", "tap_row", "tap_column", "step")
+    for role, loop in zip(roles, (pb, p, g, *taps, step), strict=True):
+        mark_loop(sch, role, loop)
+    # A line of memory at a time.
+    apart = gcd(64 // (4 * lanes), together)
+    return prefetch_weights(sch.mod["main"], "weight", config.vectors, together, apart)
+
+
+def _order_sums(sch: s_tir.Schedule, sums, lanes: int) -> None:
+    """Transform the products of one vector of outputs after the other, all of a tile at once."""
+    *_, y, x, o = sch.get_loops(sums)
+    panel, lane = sch.split(o, [None, lanes])
+    sch.reorder(panel, y, x, lane)
+    halves = sch.get_sblock("half_sums")
+    sch.compute_at(halves, panel, preserve_unit_loops=True)
+    *_, hy, _, c, half_lane = sch.get_loops(halves)
+    for loop in (panel, y, x, hy, c):
+        sch.unroll(loop)
+    sch.vectorize(lane)
+    sch.vectorize(half_lane)
+
+
+def _order_moved(sch: s_tir.Schedule, moved):
+    """Transform a vector of channels of one tile after the other, all 16 results of it at once.
+
+    Returns the loop over tiles.
+    """
+    *outer, r, c, g, u, j = sch.get_loops(moved)
+    width = _steps.vector_width(_steps.extent(sch, j), 16)
+    jo, ji = sch.split(j, [None, width])
+    sch.reorder(g, u, jo, r, c, ji)
+    half = sch.get_sblock("half")
+    sch.compute_at(half, jo, preserve_unit_loops=True)
+    *_, hr, hx, hj = sch.get_loops(half)
+    for loop in (r, c, hr, hx):
+        sch.unroll(loop)
+    sch.vectorize(ji)
+    sch.vectorize(hj)
+    return sch.fuse(*outer[-2:], g)
