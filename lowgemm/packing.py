@@ -6,6 +6,7 @@ load then feeds one instruction, and the panels are read front to back.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -254,6 +255,11 @@ class WinogradPacking(ConvPacking):
         return super().pack(wide)
 
 
+# Where the interleaved rows of an output row come from: it has its "own"; or the image has some that begin at "each" of
+# its rows; or groups of rows lie side by side, "aligned", and filters begin anywhere in one.
+Interleaving = Literal["own", "each", "aligned"]
+
+
 @dataclass(frozen=True)
 class DepthwisePacking:
     """The order in which depthwise kernels hold channels and pixels.
@@ -263,10 +269,13 @@ class DepthwisePacking:
     leaves in vector `j` the bytes `16 k + 4 j + q` at lane `4 k + q`, because it works within 16 bytes, and narrowing
     four vectors of results (vpack) puts them back in order. So everything that is held for each channel has the axes
     `[block][j][k][q]`, where the chunk `k` counts segments outside and chunks of channels inside.
+
+    `phases` successive output rows share interleaved rows: the filter of the p-th begins `p` rows into a group.
     """
 
     layout: DotLayout
     segments: int = 1
+    phases: int = 1
 
     @property
     def chunks(self) -> int:
@@ -282,13 +291,34 @@ class DepthwisePacking:
         """Blocks that hold `channels`."""
         return -(-channels // self.channels)
 
+    def first(self, block, channels: int, least=min):
+        """The first channel of a block: the last one overlaps the one before rather than stick out, if there is one."""
+        start = block * self.channels
+        return start if channels < self.channels else least(start, channels - self.channels)
+
+    def groups(self, kernel_h: int) -> int:
+        """Row groups that hold a filter of so many rows, whatever its phase."""
+        return -(-(kernel_h + self.phases - 1) // self.layout.depth)
+
+    def rows(self, height: int) -> int:
+        """Output rows that a kernel computes for `height`: whole tiles of all phases."""
+        return -(-height // self.phases) * self.phases
+
+    def stores_whole(self, shape: ConvShape, columns: int) -> bool:
+        """Whether no tile of `columns` pixels and no block sticks out of the output."""
+        tiles = (shape.out_height, self.phases), (shape.out_width, columns)
+        whole = all(size % tile == 0 for size, tile in tiles)
+        return self.segments == 1 and whole and shape.out_channels % self.channels == 0
+
     def pack_channels(self, values: np.ndarray) -> np.ndarray:
         """`values` `(..., channels)`, one for each channel, as `(..., blocks, 4, chunks, 4)`; zero beyond the last."""
         *outer, channels = values.shape
         blocks = self.blocks(channels)
-        padded = np.zeros((*outer, blocks * self.channels), values.dtype)
+        padded = np.zeros((*outer, max(channels, self.channels)), values.dtype)
         padded[..., :channels] = values
-        split = padded.reshape(*outer, blocks, self.chunks // self.segments, 4, 4)
+        starts = [self.first(block, channels) for block in range(blocks)]
+        each = [padded[..., start : start + self.channels] for start in starts]
+        split = np.stack(each, -2).reshape(*outer, blocks, self.chunks // self.segments, 4, 4)
         ordered = np.swapaxes(split, -3, -2)
         return np.concatenate([ordered] * self.segments, axis=-2)
 
@@ -296,17 +326,18 @@ class DepthwisePacking:
         """Pack `(channels, 1, [kernel_d,] kernel_h, kernel_w)` into `(row groups, kernel_w, blocks, 4, chunks, 4, d)`.
 
         `d` vertically adjacent taps form one dot-product group; rows beyond the filter are zero. The groups of all
-        planes are counted together, planes outside.
+        planes of all phases are counted together, phases outside, then planes.
         """
         *_, kernel_h, kernel_w = weight.shape
-        channels, depth = weight.shape[0], self.layout.depth
-        groups = -(-kernel_h // depth)
-        planes = weight.reshape(channels, -1, kernel_h, kernel_w)
-        count = planes.shape[1]
-        rows = np.zeros((count, groups * depth, kernel_w, channels), weight.dtype)
-        rows[:, :kernel_h] = planes.transpose(1, 2, 3, 0)
+        channels, depth, groups = weight.shape[0], self.layout.depth, self.groups(kernel_h)
+        planes = weight.reshape(channels, -1, kernel_h, kernel_w).transpose(1, 2, 3, 0)
+        rows = np.zeros(
+            (self.phases, len(planes), groups * depth, kernel_w, channels), weight.dtype
+        )
+        for phase in range(self.phases):
+            rows[phase, :, phase : phase + kernel_h] = planes
         packed = self.pack_channels(rows)
-        split = packed.reshape(count * groups, depth, *packed.shape[2:])
+        split = packed.reshape(-1, depth, *packed.shape[3:])
         return np.ascontiguousarray(np.moveaxis(split, 1, -1))
 
 

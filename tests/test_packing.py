@@ -174,15 +174,23 @@ def test_multiply_accumulates_are_counted_per_group() -> None:
 
 @pytest.mark.parametrize(("lanes", "segments"), [(8, 1), (8, 2), (16, 1), (16, 2), (16, 4)])
 def test_depthwise_channels_lie_where_shuffles_leave_them(lanes: int, segments: int) -> None:
-    """[block][j][k][q] is channel 16 k + 4 j + q of a block, once for every segment; surplus channels are zero."""
+    """[block][j][k][q] is channel 16 k + 4 j + q of a block, once for every segment; the last block ends with them."""
     packing = DepthwisePacking(DotLayout(lanes, 4, "uint8", "int8"), segments)
     channels = packing.channels + 5
     packed = packing.pack_channels(np.arange(1, channels + 1))
     chunks = packing.chunks // segments
     assert packed.shape == (2, 4, packing.chunks, 4)
     for block, j, k, q in np.ndindex(packed.shape):
-        channel = block * packing.channels + 16 * (k % chunks) + 4 * j + q
-        assert packed[block, j, k, q] == (channel + 1 if channel < channels else 0)
+        channel = (0, 5)[block] + 16 * (k % chunks) + 4 * j + q
+        assert packed[block, j, k, q] == channel + 1
+
+
+def test_channels_that_fill_no_depthwise_block_are_followed_by_zeros() -> None:
+    packing = DepthwisePacking(DotLayout(8, 4, "uint8", "int8"))
+    packed = packing.pack_channels(np.arange(1, 6))
+    assert packed.shape == (1, 4, 2, 4)
+    assert packed[0, :2, 0].tolist() == [[1, 2, 3, 4], [5, 0, 0, 0]]
+    assert packed.sum() == 15
 
 
 def test_depthwise_rows_form_groups_that_end_in_zeros() -> None:
@@ -193,6 +201,26 @@ def test_depthwise_rows_form_groups_that_end_in_zeros() -> None:
     rows = taps.transpose(2, 0, 3, 1).reshape(3, 8, 5)
     assert np.array_equal(rows[:, :5], weight[:, 0])
     assert not rows[:, 5:].any()
+
+
+def test_depthwise_filters_of_successive_rows_begin_at_successive_rows_of_a_group() -> None:
+    weight = np.arange(1, 19, dtype=np.int8).reshape(2, 1, 3, 3)
+    packed = DepthwisePacking(DotLayout(8, 2, "int16", "int16"), phases=2).pack(weight)
+    assert packed.shape == (
+        4,
+        3,
+        1,
+        4,
+        2,
+        4,
+        2,
+    )  # (two phases of two groups, column, channels, row)
+    first, second = (
+        packed[:, :, 0, 0, 0, :2].transpose(2, 0, 3, 1).reshape(2, 2, 4, 3).swapaxes(0, 1)
+    )
+    assert np.array_equal(first[:, :3], weight[:, 0])
+    assert np.array_equal(second[:, 1:], weight[:, 0])
+    assert not first[:, 3].any() and not second[:, 0].any()
 
 
 def test_depthwise_row_groups_of_planes_follow_one_another() -> None:

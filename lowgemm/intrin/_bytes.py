@@ -46,18 +46,18 @@ def interleave_rows(rows: int, distance: int, depth: int, chunks: int) -> str:
                     vj, vk, vq = T.axis.remap("SSS", [j, k, q])
                     W[vj, vk, vq] = word(X, vk * 16 + vj * 4 + vq)
 
-    vector = f"uint8x{size}"
-    fields = {i * 4 // depth: i for i in range(rows)}
-
-    def load(x, field):
-        if field not in fields:
+    def load(x, row):
+        if row >= rows:
             return T.broadcast(T.uint8(0), size)
-        return x.vload([fields[field] * distance, 0, 0, 0], dtype=vector)
+        return x.vload([row * distance, 0, 0, 0], dtype=f"uint8x{size}")
 
     def words(x):
-        low, high = load(x, 0), load(x, 1)
-        pairs = (_unpack(low, high, size, 1), _unpack(load(x, 2), load(x, 3), size, 1))
-        halves = [_unpack(a, b, size, 2) for a, b in zip(*pairs, strict=True)]
+        first = _unpack(load(x, 0), load(x, 1), size, 1)
+        if depth == 4:
+            second, unit = _unpack(load(x, 2), load(x, 3), size, 1), 2
+        else:  # bytes become halves
+            second, unit = (load(x, rows),) * 2, 1
+        halves = [_unpack(a, b, size, unit) for a, b in zip(first, second, strict=True)]
         return [T.reinterpret(v, dtype=f"int32x{size // 4}") for half in halves for v in half]
 
     @_script.prim_func(s_tir=True)

@@ -182,10 +182,13 @@ def _depthwise(context: Context, node: Node, conv: ConvShape) -> None:
     source, final = attrs["in"], attrs["out"]
     task = context.task("qdepthwise2d", conv, source.dtype, final.dtype)
     config = context.config_for(task)
-    packing = schedules.depthwise_packing(target, config.segments)
-    shared = schedules.shares_rows(conv, packing.layout, config)
-    output = topi.OutputForm(final.dtype, **_promises(attrs))
-    form = topi.DepthwiseForm(source.dtype, output, config.columns, shared)
+    packing = schedules.depthwise_packing(conv, target, config.segments)
+    rows = schedules.interleaving(conv, packing, config)
+    output, tile = (
+        topi.OutputForm(final.dtype, **_promises(attrs)),
+        (config.columns, config.block_rows),
+    )
+    form = topi.DepthwiseForm(source.dtype, output, *tile, rows)
 
     def make():
         func = topi.qdepthwise2d(conv, packing, form)
@@ -203,7 +206,7 @@ def _depthwise(context: Context, node: Node, conv: ConvShape) -> None:
     ]
     kernel = (
         f"qdepthwise2d_{_LETTER[source.dtype]}s8{_LETTER[final.dtype]}"
-        f"_1x{config.columns}x{packing.channels}_{target.level}"
+        f"_{packing.phases}x{config.columns}x{packing.channels}_{target.level}"
     )
     _finish_conv(context, node, symbol, args, out_shape, kernel, conv.macs, task)
 

@@ -17,8 +17,8 @@ from lowgemm.tiling import (
     default_depthwise_config,
     default_winograd_config,
     depthwise_packing,
+    interleaving,
     needs_stage,
-    shares_rows,
     summing_target,
     winograd_packing,
     winograd_pays,
@@ -50,8 +50,8 @@ class Depthwise:
         from lowgemm import schedules, topi
 
         shape, packing, config = self.shape, self.packing, self.config
-        shared = shares_rows(shape, packing.layout, config)
-        form = topi.DepthwiseForm(self.x_dtype, output, config.columns, shared, self.passes)
+        rows, tile = interleaving(shape, packing, config), (config.columns, config.block_rows)
+        form = topi.DepthwiseForm(self.x_dtype, output, *tile, rows, self.passes)
         func = topi.qdepthwise2d(shape, packing, form)
         return schedules.schedule_qdepthwise2d(func, shape, packing, form, self.target, config)
 
@@ -109,7 +109,7 @@ def kernel_for(
     x_dtype, passes, target = filters.x_dtype, filters.passes, filters.target
     if filters.depthwise:
         config = default_depthwise_config(shape, target, threads)
-        packing = depthwise_packing(target, config.segments)
+        packing = depthwise_packing(shape, target, config.segments)
         return Depthwise(x_dtype, passes, shape, target, config, packing)
 
     def packing_for(view: CpuTarget) -> ConvPacking:

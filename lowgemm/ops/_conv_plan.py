@@ -238,8 +238,8 @@ class _Part:
         self._kernel = kernel_for(filters, shape, phase, runtime().threads)
         self.dst = self.other
         if isinstance(self._kernel, Depthwise):
-            packing, columns = self._kernel.packing, self._kernel.config.columns
-            self.dst = _in_blocks(self.other, shape, packing, columns)
+            kernel = self._kernel
+            self.dst = _in_blocks(self.other, shape, kernel.packing, kernel.config.columns)
         self._form = output.form(filters.passes > 1 and not filters.depthwise, False)
         self.params = {
             "kind": type(self._kernel).__name__,
@@ -350,8 +350,7 @@ def _in_blocks(view: _View, shape: ConvShape, packing: DepthwisePacking, columns
     """`view` `(..., width, channels)` with the axes that depthwise kernels give their output."""
     *outer, width, channels = view.shape
     *steps, step, _ = view.strides
-    whole = width % columns == 0 and channels % packing.channels == 0
-    if packing.segments == 1 and whole:
+    if packing.stores_whole(shape, columns):
         inner = (packing.blocks(channels), packing.chunks, 4, 4)
         return _View((*outer, width, *inner), (*steps, step, *_compact(inner)), view.offset)
     segment = width // packing.segments

@@ -10,8 +10,8 @@ from lowgemm.schedules._conv import schedule_qconv2d as schedule_qconv2d
 from lowgemm.schedules._depthwise import DepthwiseConfig as DepthwiseConfig
 from lowgemm.schedules._depthwise import default_depthwise_config as default_depthwise_config
 from lowgemm.schedules._depthwise import depthwise_packing as depthwise_packing
+from lowgemm.schedules._depthwise import interleaving as interleaving
 from lowgemm.schedules._depthwise import schedule_qdepthwise2d as schedule_qdepthwise2d
-from lowgemm.schedules._depthwise import shares_rows as shares_rows
 from lowgemm.schedules._elementwise import schedule_copy as schedule_copy
 from lowgemm.schedules._elementwise import schedule_elementwise as schedule_elementwise
 from lowgemm.schedules._elementwise import schedule_move as schedule_move

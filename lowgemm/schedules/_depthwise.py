@@ -2,9 +2,9 @@
 
 for rows, block of channels (parallel):
   copy the input with its border
-  interleave d rows of it
+  interleave d rows of it, or do so for each y
   for y, x tile:
-    acc[columns, 4 vectors] = 0
+    acc[phases, columns, 4 vectors] = 0
     for row group, column tap:  acc += dot(interleaved vector, weight vector)
     requantize four vectors to one, in order
 """
@@ -19,7 +19,7 @@ from lowgemm.targets import CpuTarget
 from lowgemm.tiling import SERIAL_MACS, DepthwiseConfig, check_depthwise_config
 from lowgemm.tiling import default_depthwise_config as default_depthwise_config
 from lowgemm.tiling import depthwise_packing as depthwise_packing
-from lowgemm.tiling import shares_rows as shares_rows
+from lowgemm.tiling import interleaving as interleaving
 from lowgemm.topi import DepthwiseForm
 
 
@@ -37,6 +37,7 @@ def schedule_qdepthwise2d(
         ValueError: the configuration does not fit the target's registers, or does not divide the shape.
     """
     check_depthwise_config(shape, target, config)
+    phases = packing.phases
     dot = intrin.lanewise_dot(target, packing.layout.lanes)
     depth = packing.layout.depth
     sch = s_tir.Schedule(func)
@@ -53,24 +54,26 @@ def schedule_qdepthwise2d(
         *images, y, segment, x, o = sch.get_loops(dst)
         b, g = sch.split(o, [None, packing.channels])
         inner = [g]
-    yb, yi = sch.split(y, [None, config.block_rows])
+    yb, yo, yi = sch.split(y, [None, config.block_rows // phases, phases])
     xo, xi = sch.split(x, [None, config.columns])
-    sch.reorder(*images, yb, b, yi, xo, *([] if direct else [segment]), xi, *inner)
+    sch.reorder(*images, yb, b, yo, xo, *([] if direct else [segment]), yi, xi, *inner)
     block = sch.fuse(*images, yb, b)
     if shape.macs >= SERIAL_MACS // 4:  # a quarter of the rate of dense products
         sch.parallel(block)
     if not direct:
         _steps.vectorize_guarded(sch, inner[0], shape.out_channels)
         sch.compute_at(packed, xo, preserve_unit_loops=True)
-        *_, xi, _, k, j, q = sch.get_loops(packed)
+        *_, yi, xi, _, k, j, q = sch.get_loops(packed)
         inner = [k, j, q]
+    sch.unroll(yi)
     sch.unroll(xi)
     values = sch.get_sblock("values")
     sch.compute_at(values, xi, preserve_unit_loops=True)
 
     # Everything finds its place before a tensorized block hides what it reads.
     sch.compute_at(acc, xo, preserve_unit_loops=True)
-    sch.compute_at(stage, block if form.shared else yi, preserve_unit_loops=True)
+    own = form.interleaved == "own"
+    sch.compute_at(stage, yo if own else block, preserve_unit_loops=True)
     padded = sch.get_sblock("padded")
     sch.compute_at(padded, block, preserve_unit_loops=True)
     _vectorize_padded(sch, padded, shape, packing)
@@ -78,11 +81,11 @@ def schedule_qdepthwise2d(
         widen = sch.get_sblock("widen")
         _steps.vectorize_innermost(sch, sch.fuse(*sch.get_loops(widen)), 16)
 
-    rows = min(depth, shape.kernel[0])
+    rows = depth if form.interleaved == "aligned" else min(depth, shape.kernel[0])
     interleave = intrin.interleave_rows(rows, shape.dilations[0], depth, packing.chunks)
     extents = [_steps.extent(sch, loop) for loop in sch.get_loops(stage)[-6:]]
     sch.tensorize(sch.get_loops(stage)[-3], interleave)
-    if not form.shared:
+    if own:
         _spread_rows(sch, sch.get_sblock("stage_o"), *extents)
     *_, j, k, q = sch.get_loops(values)
     sch.unroll(j)
@@ -94,14 +97,14 @@ def schedule_qdepthwise2d(
         sch.unroll(k)
         sch.unroll(j)
         sch.vectorize(q)
-    *_, ax, _, aj, ak, aq, r, c, i = sch.get_loops(acc)
-    sch.reorder(aj, r, ax, c, ak, aq, i)
+    *_, ay, ax, _, aj, ak, aq, r, c, i = sch.get_loops(acc)
+    sch.reorder(aj, r, ay, ax, c, ak, aq, i)
     init = sch.decompose_reduction(acc, aj)
-    *outer, k, q = sch.get_loops(init)[-5:]
+    *outer, k, q = sch.get_loops(init)[-6:]
     for loop in outer:
         sch.unroll(loop)
     sch.vectorize(sch.fuse(k, q))
-    for loop in (aj, r, ax, c):
+    for loop in (aj, r, ay, ax, c):
         sch.unroll(loop)
     sch.tensorize(ak, dot.name)
     return sch.mod["main"]
@@ -125,4 +128,6 @@ def _vectorize_padded(sch, padded, shape, packing) -> None:
     if shape.in_channels != shape.out_channels:
         return  # a gather
     width = packing.channels if packing.segments == 1 else 16
-    _steps.vectorize_innermost(sch, sch.get_loops(padded)[-1], width, shape.out_channels)
+    # No vector straddles what channels there are, if they do not fill a block.
+    guard = shape.out_channels if shape.out_channels < packing.channels else None
+    _steps.vectorize_innermost(sch, sch.get_loops(padded)[-1], width, guard)

@@ -15,6 +15,7 @@ from lowgemm.tiling import (
     block_tiles,
     check_depthwise_config,
     check_winograd_config,
+    depthwise_packing,
     winograd_packing,
 )
 
@@ -50,10 +51,12 @@ def conv_space(shape: ConvShape, target: CpuTarget, threads: int) -> Iterator[Co
 
 def depthwise_space(shape: ConvShape, target: CpuTarget, threads: int) -> Iterator[DepthwiseConfig]:
     """The configurations of `qdepthwise2d` for `shape`, on `threads` threads."""
-    blocks = _blocks(shape.out_height, 1, threads)
+    packing = depthwise_packing(shape, target, 1)
+    tiles = packing.rows(shape.out_height) // packing.phases
+    blocks = [packing.phases * b for b in sorted({*_blocks(tiles, 1, threads), tiles})]
     for segments in (1, 2, 4):
         for columns in range(1, 8):
-            for block_rows in sorted({*blocks, shape.out_height}):
+            for block_rows in blocks:
                 config = DepthwiseConfig(columns, block_rows, segments)
                 try:
                     check_depthwise_config(shape, target, config)

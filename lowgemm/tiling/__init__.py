@@ -20,7 +20,7 @@ from lowgemm.tiling._depthwise import DepthwiseConfig as DepthwiseConfig
 from lowgemm.tiling._depthwise import check_depthwise_config as check_depthwise_config
 from lowgemm.tiling._depthwise import default_depthwise_config as default_depthwise_config
 from lowgemm.tiling._depthwise import depthwise_packing as depthwise_packing
-from lowgemm.tiling._depthwise import shares_rows as shares_rows
+from lowgemm.tiling._depthwise import interleaving as interleaving
 from lowgemm.tiling._gemm import MOST_ROWS as MOST_ROWS
 from lowgemm.tiling._gemm import GemmConfig as GemmConfig
 from lowgemm.tiling._gemm import default_gemm_configs as default_gemm_configs

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lowgemm.packing import ConvShape, DepthwisePacking, DotLayout, dot_layout
+from lowgemm.packing import ConvShape, DepthwisePacking, DotLayout, Interleaving, dot_layout
 from lowgemm.targets import CpuTarget
 from lowgemm.tiling._balance import balanced_divisor
 
@@ -50,7 +50,7 @@ def default_depthwise_config(
 
     def work(option: tuple[int, int]) -> float:
         segments, columns = option
-        packing = depthwise_packing(target, segments)
+        packing = depthwise_packing(shape, target, segments)
         tiles = -(-shape.out_width // (segments * columns)) * packing.blocks(shape.out_channels)
         # A tile's time: its pixels; the border that each segment stages anew; weight loads, once a tile.
         border = (shape.kernel[1] - 1) * columns / max(1, shape.out_width // segments)
@@ -59,13 +59,14 @@ def default_depthwise_config(
         return tiles * (columns + 0.5 * border + loads) * (1 + apart * segments) * spill
 
     segments, columns = min(options, key=work)
-    packing = depthwise_packing(target, segments)
+    packing = depthwise_packing(shape, target, segments)
     # What may lie in L2: a quarter of it.
     near = (128 if _is_avx2(target) else 256) * 1024
     width = -(-shape.out_width // segments) * shape.strides[1] + shape.kernel[1]
     row_bytes = width * target.vector_bits // 8 * 4
-    whole = DepthwiseConfig(columns, shape.out_height, segments)
-    if shares_rows(shape, packing.layout, whole):
+    rows = packing.rows(shape.out_height)
+    whole = DepthwiseConfig(columns, rows, segments)
+    if interleaving(shape, packing, whole) == "each":
         # What is interleaved for an image, once for all rows, stays in L2.
         image_bytes = (shape.height + shape.kernel[0]) * row_bytes
         if image_bytes <= near and packing.blocks(shape.out_channels) >= 4:
@@ -75,8 +76,9 @@ def default_depthwise_config(
     limit = near // (row_bytes * shape.strides[0])
     limit = min(limit, _AVX2_ROWS) if _is_avx2(target) else limit
     others = shape.out_images * packing.blocks(shape.out_channels)
-    block_rows = balanced_divisor(shape.out_height, limit, threads, edge, others)
-    return DepthwiseConfig(columns, block_rows, segments)
+    pairs = rows // packing.phases
+    block = balanced_divisor(pairs, limit // packing.phases, threads, edge * packing.phases, others)
+    return DepthwiseConfig(columns, block * packing.phases, segments)
 
 
 def _is_avx2(target: CpuTarget) -> bool:
@@ -93,19 +95,37 @@ def check_depthwise_config(shape: ConvShape, target: CpuTarget, config: Depthwis
     config.check(target)
     if 4 * config.segments > target.lanes or config.segments not in (1, 2, 4):
         raise ValueError(f"{config}: a vector of {target.level} has {target.lanes // 4} segments")
-    if shape.out_height % config.block_rows or shape.out_width % config.segments:
-        raise ValueError(f"{config} does not divide {shape.out_height} rows of {shape.out_width}")
+    phases = _phases(shape, dot_layout(target, target.lanes))
+    rows = -(-shape.out_height // phases) * phases
+    if config.block_rows % phases or rows % config.block_rows or shape.out_width % config.segments:
+        raise ValueError(f"{config} does not divide {rows} rows of {shape.out_width}")
 
 
-def shares_rows(shape: ConvShape, layout: DotLayout, config: DepthwiseConfig) -> bool:
-    """Whether interleaved rows of a plane are made once for all output rows that use them.
+def interleaving(
+    shape: ConvShape, packing: DepthwisePacking, config: DepthwiseConfig
+) -> Interleaving:
+    """How rows are interleaved."""
+    if _aligns(shape, packing.layout):
+        return "aligned"
+    # Only for whole images: TVM's compute_at does not see that blocks of rows overlap, and would leave rows out.
+    many = shape.kernel[0] > packing.layout.depth and shape.planes.kernel == 1
+    if many and shape.strides[0] == 1 and config.block_rows == shape.out_height:
+        return "each"
+    return "own"
 
-    Only for whole images: TVM's compute_at does not see that blocks of rows overlap, and would leave rows out.
-    """
-    many = shape.kernel[0] > layout.depth and shape.planes.kernel == 1
-    return many and shape.strides[0] == 1 and config.block_rows == shape.out_height
+
+def depthwise_packing(shape: ConvShape, target: CpuTarget, segments: int) -> DepthwisePacking:
+    """The order in which `target`'s kernels hold channels, and filters."""
+    layout = dot_layout(target, target.lanes)
+    return DepthwisePacking(layout, segments, _phases(shape, layout))
 
 
-def depthwise_packing(target: CpuTarget, segments: int) -> DepthwisePacking:
-    """The order in which `target`'s kernels hold channels."""
-    return DepthwisePacking(dot_layout(target, target.lanes), segments)
+def _aligns(shape: ConvShape, layout: DotLayout) -> bool:
+    """Whether rows are interleaved once, in pairs, whichever output rows use them: if filters then take no more pairs
+    of rows than if each began with one."""
+    odd = shape.strides[0] % 2
+    return layout.depth == 2 and shape.dilations[0] == 1 and not (odd and shape.kernel[0] % 2 == 0)
+
+
+def _phases(shape: ConvShape, layout: DotLayout) -> int:
+    return 2 if _aligns(shape, layout) and shape.strides[0] % 2 else 1

@@ -117,11 +117,11 @@ def _conv(task: KernelTask, config: Any) -> dict[str, float]:
 
 def _depthwise(task: KernelTask, config: Any) -> dict[str, float]:
     shape, target = task.shape, task.target
-    packing = depthwise_packing(target, config.segments)
+    packing = depthwise_packing(shape, target, config.segments)
     segment = shape.out_width // config.segments
     tiles = -(-segment // config.columns)
     channel_blocks = packing.blocks(shape.out_channels)
-    blocks = shape.batch * (shape.out_height // config.block_rows) * channel_blocks
+    blocks = shape.batch * (packing.rows(shape.out_height) // config.block_rows) * channel_blocks
     width = segment * shape.strides[1] + shape.kernel[1]
     rows = config.block_rows * shape.strides[0] + shape.kernel[0]
     row = width * target.vector_bits // 8
@@ -129,7 +129,7 @@ def _depthwise(task: KernelTask, config: Any) -> dict[str, float]:
         "columns": config.columns,
         "block_rows": math.log2(config.block_rows),
         "segments": config.segments,
-        "whole image": float(config.block_rows == shape.out_height),
+        "whole image": float(config.block_rows == packing.rows(shape.out_height)),
         "registers free": target.registers - 4 * config.columns,
         "waste": tiles * config.columns / segment,
         "border": (shape.kernel[1] - 1) / segment,

@@ -181,7 +181,11 @@ def test_accumulators_stay_in_registers(level: str, layer: str) -> None:
 
 @pytest.mark.parametrize("level", LEVEL_NAMES)
 def test_depthwise_sums_stay_in_registers(level: str) -> None:
-    """A finished accumulator may wait in memory for its requantization; a partial sum may not."""
+    """A finished accumulator may wait in memory for its requantization; a partial sum may not.
+
+    But for tiles of two rows: with sixteen registers, one vector's sums may wait there once, for the second pair of
+    rows. One row after the other, which avoids it, reads every word twice and takes 5% longer (Zen 3).
+    """
     from lowgemm import schedules
     from lowgemm.packing import ConvShape
 
@@ -196,5 +200,8 @@ def test_depthwise_sums_stay_in_registers(level: str) -> None:
         padding=(1, 1, 1, 1),
         groups=channels,
     )
-    accumulators = 4 * schedules.default_depthwise_config(shape, LEVELS[level]).columns
-    assert len(spills("depthwise-3x3", level)) <= accumulators
+    config = schedules.default_depthwise_config(shape, LEVELS[level])
+    packing = schedules.depthwise_packing(shape, LEVELS[level], config.segments)
+    tile = config.columns * packing.phases
+    waiting = tile if packing.phases > 1 else 0
+    assert len(spills("depthwise-3x3", level)) <= 4 * tile + waiting

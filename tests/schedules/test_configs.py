@@ -83,15 +83,17 @@ def test_one_row_is_exact_in_either_order(level: str, order: str, monkeypatch) -
 
 
 @pytest.mark.parametrize(
-    ("columns", "block_rows"),
-    [(1, 1), (3, 7), (2, 7)],
+    ("columns", "whole"),
+    [(1, False), (3, True), (2, True)],
     ids=["one-pixel", "tile-that-does-not-divide", "whole-image"],
 )
 @pytest.mark.parametrize("level", isas())
-def test_depthwise_is_exact_with_any_tile(level, columns, block_rows, monkeypatch) -> None:
+def test_depthwise_is_exact_with_any_tile(level, columns, whole, monkeypatch) -> None:
     conv = Conv((1, 19, 7, 11), 19, (3, 3), pads=(1, 1, 1, 1), group=19)
     shape = ConvShape(1, 7, 11, 19, 19, (3, 3), padding=conv.pads, groups=19)
     default = schedules.default_depthwise_config(shape, LEVELS[level])
+    packing = schedules.depthwise_packing(shape, LEVELS[level], default.segments)
+    block_rows = packing.rows(7) if whole else packing.phases
     fixed(monkeypatch, replace(default, columns=columns, block_rows=block_rows))
     check(conv, level, kinds=KINDS)
 

@@ -34,8 +34,10 @@ def test_depthwise_config_that_does_not_divide_is_refused(bad: DepthwiseConfig) 
     shape = ConvShape(1, 7, 11, 32, 32, (3, 3), padding=(1, 1, 1, 1), groups=32)
 
     def schedule(config: DepthwiseConfig) -> None:
-        packing = schedules.depthwise_packing(TARGET, 1)
-        form = topi.DepthwiseForm("uint8", topi.OutputForm("uint8"), config.columns)
+        packing = schedules.depthwise_packing(shape, TARGET, 1)
+        rows = schedules.interleaving(shape, packing, config)
+        tile = (config.columns, config.block_rows)
+        form = topi.DepthwiseForm("uint8", topi.OutputForm("uint8"), *tile, rows)
         func = topi.qdepthwise2d(shape, packing, form)
         schedules.schedule_qdepthwise2d(func, shape, packing, form, TARGET, config)
 
