@@ -139,4 +139,4 @@ def _place_stage(sch, shape, config, block, parallel) -> None:
             parallel(pixel)
         else:
             parallel(sch.fuse(*outer))
-    _steps.vectorize_padded(sch, row, shape.in_channels)
+    _steps.vectorize_padded(sch, stage, row, shape.in_channels)

@@ -40,13 +40,16 @@ def vectorize_innermost(sch: s_tir.Schedule, loop, width: int, uniform: int | No
         sch.vectorize(inner)
 
 
-def vectorize_padded(sch: s_tir.Schedule, row, channels: int) -> None:
-    """for i in n  ->  for io in n/v: for ii in vectorized(v), where i runs over a padded row of pixels."""
+def vectorize_padded(sch: s_tir.Schedule, stage, row, channels: int) -> None:
+    """for i in n  ->  for io in n/v: for ii in vectorized(v), where i runs over a padded row of `stage`, or a part."""
     if channels % 16 == 0 or channels >= 64:
         vectorize_innermost(sch, row, 64, uniform=channels)
         return
-    # Few channels: vectors run across pixels, and the middle of the row is split off from its border.
-    outer, inner = sch.split(row, [None, 32])
+    # Few channels: vectors run across pixels, and the middle of the row is split off from its border. In a part, whose
+    # place is not known, TVM then forgets where the part ends: so vectors divide it.
+    n = extent(sch, row)
+    whole = n == int(sch.get(stage).iter_vars[-1].dom.extent)
+    outer, inner = sch.split(row, [None, 32 if whole else gcd(n, 32)])
     sch.vectorize(inner)
     sch.annotate(outer, "pragma_loop_partition_hint", 1)
 

@@ -102,7 +102,7 @@ def schedule_qwinograd2d(
         parallel(pb)
         *rows, row = sch.get_loops(stage)
         parallel(sch.fuse(*rows))
-    _steps.vectorize_padded(sch, row, shape.in_channels)
+    _steps.vectorize_padded(sch, stage, row, shape.in_channels)
     _steps.sum_in_registers(sch, acc, steps, dot)
     if not config.prefetch:
         return sch.mod["main"]

@@ -113,6 +113,16 @@ def test_depthwise_is_exact_with_any_segments(level, stride, kernel, segments, m
     check(conv, level, kinds=KINDS)
 
 
+@pytest.mark.parametrize("order", ["rows", "panels"])
+@pytest.mark.parametrize("level", isas())
+def test_parts_of_a_padded_row_end_where_they_do(level: str, order: str, monkeypatch) -> None:
+    """Of few channels, whose vectors run across pixels: none may write behind a part, which lies on the stack."""
+    config = ConvConfig(1, 5, 1, LEVELS[level].lanes, 1, order, 1, False)
+    fixed(monkeypatch, config)
+    for after in range(5):
+        check(Conv((1, 12, 1, 6 + 4 - after), 3, (1, 5), pads=(0, 4, 0, after)), level, kinds=KINDS)
+
+
 SHAPES = [
     ConvShape(
         1, size, size, channels, out, (2 * e + 1, 2 * e + 1), (1, 1), (e, e, e, e), groups=groups
