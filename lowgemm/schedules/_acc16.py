@@ -67,10 +67,7 @@ def schedule_qgemm_acc16(
     sch.unroll(x)
     sch.parallel(po)
     if form.staged:
-        *_, k = sch.get_loops(sch.get_sblock("stage"))
-        outer, vector = sch.split(k, [None, 32])
-        sch.vectorize(vector)
-        sch.annotate(outer, "pragma_loop_partition_hint", 1)
+        _steps.vectorize_stage(sch)
     if acc is not None:
         _steps.initialise_registers(sch, acc, stretch)
     for block, j, nx, np, nl in inner:

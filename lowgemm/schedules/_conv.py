@@ -14,7 +14,7 @@ from tvm import s_tir
 from lowgemm import intrin
 from lowgemm.packing import ConvPacking, ConvShape
 from lowgemm.schedules import _steps
-from lowgemm.schedules._prefetch import mark_loop, prefetch_weights
+from lowgemm.schedules._prefetch import prefetch_weights
 from lowgemm.targets import CpuTarget
 from lowgemm.tiling import FEW_PIXELS as FEW_PIXELS
 from lowgemm.tiling import SERIAL_MACS, ConvConfig, check_conv_config
@@ -58,32 +58,15 @@ def schedule_qconv2d(
         sch.reorder(*outer, po, xo, yi, xi, pi, lane)
     else:
         sch.reorder(po, *images, yo, xo, yi, xi, pi, lane)
-    if holds_codes(shape, packing, form):
-        for loop in (yi, xi, pi):
-            sch.unroll(loop)
-        _steps.vectorize_guarded(sch, lane, shape.out_channels)
-        codes = sch.get_sblock("codes")
-        sch.compute_at(codes, xo, preserve_unit_loops=True)
-        *_, yi, xi, ci = sch.get_loops(codes)
-        pi, lane = sch.split(ci, [None, lanes])
-        whole = True
-    else:
-        whole = shape.out_channels % lanes == 0
-    sch.compute_at(acc, xo, preserve_unit_loops=True)
-    for loop in (yi, xi):
-        sch.unroll(loop)
-    if whole and (form.output.residual or packing.layout.packs):
-        _steps.vectorize_panels(sch, pi, lane)
-    else:
-        sch.unroll(pi)
-        # All of a vector in a block of its own, else no vector half in the output.
-        _steps.vectorize_guarded(sch, lane, lanes if whole else shape.out_channels)
+    together = bool(form.output.residual or packing.layout.packs)
+    held = holds_codes(shape, packing, form)
+    _steps.store_tile(sch, acc, xo, (yi, xi, pi, lane), shape.out_channels, held, together)
 
     sums = _steps.order_sums(sch, acc, packing, dot, config.unroll)
 
     # Parallel loops come before decompose_reduction, which refuses the dataflow otherwise.
     block = sch.fuse(*outer) if config.order == "rows" else po
-    parallel = sch.parallel if shape.macs >= SERIAL_MACS else lambda loop: None
+    parallel = _steps.parallel_from(sch, shape.macs, SERIAL_MACS)
     parallel(block)
     if form.output.weight_zero:
         _place_sums(sch, config, block, parallel)
@@ -104,14 +87,8 @@ def schedule_qconv2d(
         return sch.mod["main"]
     if _steps.extent(sch, yo) * _steps.extent(sch, xo) == 1:
         return sch.mod["main"]
-    unroll = _steps.extent(sch, sums.unrolled[0])
-    stretch = _steps.largest_divisor(_steps.extent(sch, sums.steps), 64)
-    steps, _ = sch.split(sums.steps, [None, stretch])
-    roles = ("panel", "row", "column", "tap_row", "tap_column", "step")
-    for role, loop in zip(roles, (block, yo, xo, *sums.taps, steps), strict=True):
-        mark_loop(sch, role, loop)
-    together = stretch * unroll * dot.summed
-    return prefetch_weights(sch.mod["main"], "weight", config.vectors, together)
+    loops = {"panel": block, "row": yo, "column": xo}
+    return prefetch_weights(sch, sums, dot, config.vectors, loops)
 
 
 def _place_sums(sch, config, block, parallel) -> None:

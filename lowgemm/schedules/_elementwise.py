@@ -131,7 +131,7 @@ def schedule_pool(func: tvm.tirx.PrimFunc, channels: int) -> tvm.tirx.PrimFunc:
     apart = _has_block(sch, "acc")
     acc = sch.get_sblock("acc") if apart else dst
     elements = math.prod(_steps.extent(sch, loop) for loop in sch.get_loops(acc))
-    parallel = sch.parallel if elements >= _POOL_SERIAL else lambda loop: None
+    parallel = _steps.parallel_from(sch, elements, _POOL_SERIAL)
     if apart:
         n, y, x, c = sch.get_loops(dst)
         co, ci = sch.split(c, [None, width])

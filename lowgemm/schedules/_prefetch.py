@@ -1,34 +1,47 @@
 """Fetching the next panel of weights while the present one is used."""
 
+from math import gcd
+from typing import Any
+
 import tvm
 from tvm import s_tir, tirx
+
+from lowgemm.intrin import Dot
+from lowgemm.schedules import _steps
+from lowgemm.schedules._steps import Sums
 
 _MARK = "lowgemm_prefetch"
 # For reading, into the second cache (x86's prefetcht1): the first is full of the present panel. Data, not code.
 _KIND = (0, 2, 1)
 
 
-def mark_loop(sch: s_tir.Schedule, role: str, loop) -> None:
-    """Say what `loop` counts, for `prefetch_weights`.
-
-    One of "panel", "row", "tap_row", "tap_column" and "step"; "column", if a row has several tiles; and "block", if
-    panels are counted in blocks.
-    """
-    sch.annotate(loop, _MARK, role)
-
-
 def prefetch_weights(
-    func: tvm.tirx.PrimFunc, weight: str, vectors: int, steps: int, apart: int = 1
+    sch: s_tir.Schedule,
+    sums: Sums,
+    dot: Dot,
+    vectors: int,
+    loops: dict[str, Any],
+    apart: int = 1,
 ) -> tvm.tirx.PrimFunc:
-    """Fetch the next panel's part of the argument `weight`, a little in every tile of pixels.
+    """The function that also fetches the next panel's part of the argument `weight`, a little in every tile of pixels.
 
     A panel (`vectors` weight vectors a step) is read from memory for the first tile, and for all others from the second
     cache. Left alone, memory is busy during the first tile only, and holds it up: on weights of 2 MB and 7 tiles that
-    costs a fifth. The loop marked "step" counts stretches of `steps` steps, of which every `apart`-th is fetched. One
-    prefetch in each step would do as well, but LLVM does not keep accumulators in registers across it.
+    costs a fifth. Stretches of steps are fetched, of each every `apart`-th if that divides it. One prefetch in each
+    step would do as well, but LLVM does not keep accumulators in registers across it.
+
+    `loops` say what the loops around `sums` count: "panel", "row", "column" if a row has several tiles, "block" if
+    panels are counted in blocks, and "tap_row" and "tap_column" if those are no loops of `sums`.
     """
-    (buffer,) = (p for p in func.params if p.name == weight)
-    return func.with_body(_rewrite(func.body, {}, (buffer, vectors, steps, apart)))
+    stretch = _steps.largest_divisor(_steps.extent(sch, sums.steps), 64)
+    steps = stretch * _steps.extent(sch, sums.unrolled[0]) * dot.summed
+    step, _ = sch.split(sums.steps, [None, stretch])
+    taps = dict(zip(("tap_row", "tap_column"), sums.taps, strict=False))
+    for role, loop in {**loops, **taps, "step": step}.items():
+        sch.annotate(loop, _MARK, role)
+    func = sch.mod["main"]
+    (buffer,) = (p for p in func.params if p.name == "weight")
+    return func.with_body(_rewrite(func.body, {}, (buffer, vectors, steps, gcd(apart, steps))))
 
 
 def _rewrite(stmt, loops: dict, job):

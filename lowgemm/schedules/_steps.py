@@ -1,5 +1,6 @@
 """Schedule steps that several families share; each is one rewrite of the loop nest."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import gcd
 from typing import Any
@@ -49,9 +50,7 @@ def vectorize_padded(sch: s_tir.Schedule, stage, row, channels: int) -> None:
     # place is not known, TVM then forgets where the part ends: so vectors divide it.
     n = extent(sch, row)
     whole = n == int(sch.get(stage).iter_vars[-1].dom.extent)
-    outer, inner = sch.split(row, [None, 32 if whole else gcd(n, 32)])
-    sch.vectorize(inner)
-    sch.annotate(outer, "pragma_loop_partition_hint", 1)
+    _vectorize_inside(sch, row, 32 if whole else gcd(n, 32))
 
 
 def vectorize_guarded(sch: s_tir.Schedule, loop, channels: int) -> None:
@@ -130,9 +129,49 @@ def vectorize_panels(sch: s_tir.Schedule, panels, lane) -> None:
 def vectorize_stage(sch: s_tir.Schedule) -> None:
     """for k in n: stage[.., k] = ..  ->  for ko in n/32: for ki in vectorized(32), apart from where the data ends."""
     *_, k = sch.get_loops(sch.get_sblock("stage"))
-    outer, inner = sch.split(k, [None, 32])
+    _vectorize_inside(sch, k, 32)
+
+
+def _vectorize_inside(sch: s_tir.Schedule, loop, width: int) -> None:
+    """for i in n  ->  for io in n/v: for ii in vectorized(v), vectors without a guard apart from those with one."""
+    outer, inner = sch.split(loop, [None, width])
     sch.vectorize(inner)
     sch.annotate(outer, "pragma_loop_partition_hint", 1)
+
+
+def parallel_from(sch: s_tir.Schedule, work: int, least: int) -> Callable[[Any], None]:
+    """What makes a loop of a kernel parallel, if its `work` is worth threads: `least` at least."""
+    return sch.parallel if work >= least else lambda loop: None
+
+
+def store_tile(
+    sch: s_tir.Schedule, sums, at, tile: tuple, channels: int, held: bool, together: bool
+) -> None:
+    """Compute the block `sums` at the loop `at`, and store what becomes of it from inside.
+
+    `tile` are the loops of `dst` inside `at`: row, column, vector and lane. `held` says that codes have a block of
+    their own, `codes`, of whole vectors, and `together` that several vectors become codes at once.
+    """
+    y, x, vector, lane = tile
+    lanes = extent(sch, lane)
+    whole = held or channels % lanes == 0
+    if held:
+        for loop in (y, x, vector):
+            sch.unroll(loop)
+        vectorize_guarded(sch, lane, channels)
+        codes = sch.get_sblock("codes")
+        sch.compute_at(codes, at, preserve_unit_loops=True)
+        *_, y, x, column = sch.get_loops(codes)
+        vector, lane = sch.split(column, [None, lanes])
+    sch.compute_at(sums, at, preserve_unit_loops=True)
+    for loop in (y, x):
+        sch.unroll(loop)
+    if whole and together:
+        vectorize_panels(sch, vector, lane)
+    else:
+        sch.unroll(vector)
+        # All of a vector in a block of its own, else no vector half in the output.
+        vectorize_guarded(sch, lane, lanes if whole else channels)
 
 
 def vectorize_ranges(sch: s_tir.Schedule, depth: int) -> None:

@@ -20,7 +20,7 @@ from tvm import s_tir
 from lowgemm import intrin
 from lowgemm.packing import ConvShape, WinogradPacking
 from lowgemm.schedules import _steps
-from lowgemm.schedules._prefetch import mark_loop, prefetch_weights
+from lowgemm.schedules._prefetch import prefetch_weights
 from lowgemm.targets import CpuTarget
 from lowgemm.tiling import SERIAL_MACS, WinogradConfig, check_winograd_config
 from lowgemm.topi import WinogradForm
@@ -54,32 +54,15 @@ def schedule_qwinograd2d(
     pb, po, pi, lane = sch.split(o, [None, config.panels // wide, wide, lanes])
     outer = [n, yb, pb] if config.order == "rows" else [pb, n, yb]
     sch.reorder(*outer, yt, xo, po, yi, xi, pi, lane)
-    if "codes" in names:
-        for loop in (yi, xi, pi):
-            sch.unroll(loop)
-        _steps.vectorize_guarded(sch, lane, shape.out_channels)
-        codes = sch.get_sblock("codes")
-        sch.compute_at(codes, po, preserve_unit_loops=True)
-        *_, yi, xi, ci = sch.get_loops(codes)
-        pi, lane = sch.split(ci, [None, lanes])
-        whole = True
-    else:
-        whole = shape.out_channels % lanes == 0
     sums = sch.get_sblock("sums")
-    sch.compute_at(sums, po, preserve_unit_loops=True)
-    for loop in (yi, xi):
-        sch.unroll(loop)
-    if whole and (form.output.residual or packing.layout.packs):
-        _steps.vectorize_panels(sch, pi, lane)
-    else:
-        sch.unroll(pi)
-        _steps.vectorize_guarded(sch, lane, lanes if whole else shape.out_channels)
+    together = bool(form.output.residual or packing.layout.packs)
+    held = "codes" in names
+    _steps.store_tile(sch, sums, po, (yi, xi, pi, lane), shape.out_channels, held, together)
     _order_sums(sch, sums, lanes)
 
     products = sch.get_sblock("products")
     sch.compute_at(products, outer[-1], preserve_unit_loops=True)
     *_, r, c, g, u, o = sch.get_loops(products)
-    taps = (r, c)
     p, pi, lane = sch.split(o, [None, config.vectors, lanes])
     sch.reorder(r, c, p, g, u, pi, lane)
     acc = sch.get_sblock("acc")
@@ -89,7 +72,7 @@ def schedule_qwinograd2d(
     sch.vectorize(lane)
     steps = _steps.order_sums(sch, acc, packing, dot, config.unroll)
 
-    parallel = sch.parallel if shape.macs >= SERIAL_MACS else lambda loop: None
+    parallel = _steps.parallel_from(sch, shape.macs, SERIAL_MACS)
     moved, stage = sch.get_sblock("moved"), sch.get_sblock("stage")
     if config.order == "rows":
         sch.compute_at(moved, yb, preserve_unit_loops=True)
@@ -106,15 +89,9 @@ def schedule_qwinograd2d(
     _steps.sum_in_registers(sch, acc, steps, dot)
     if not config.prefetch:
         return sch.mod["main"]
-    stretch = _steps.largest_divisor(_steps.extent(sch, steps.steps), 64)
-    together = stretch * _steps.extent(sch, steps.unrolled[0])
-    step, _ = sch.split(steps.steps, [None, stretch])
-    roles = ("block", "panel", "row", "tap_row", "tap_column", "step")
-    for role, loop in zip(roles, (pb, p, g, *taps, step), strict=True):
-        mark_loop(sch, role, loop)
+    loops = {"block": pb, "panel": p, "row": g, "tap_row": r, "tap_column": c}
     # A line of memory at a time.
-    apart = gcd(64 // (4 * lanes), together)
-    return prefetch_weights(sch.mod["main"], "weight", config.vectors, together, apart)
+    return prefetch_weights(sch, steps, dot, config.vectors, loops, 64 // (4 * lanes))
 
 
 def _order_sums(sch: s_tir.Schedule, sums, lanes: int) -> None:
