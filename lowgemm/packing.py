@@ -248,6 +248,11 @@ class WinogradPacking(ConvPacking):
         inputs, outputs = shape.in_channels, shape.out_channels
         return WinogradPacking(layout, 1, 1, inputs, outputs, 4, 4, inputs)
 
+    @staticmethod
+    def tiles(shape: ConvShape) -> tuple[int, int]:
+        """Rows and columns of tiles, 2x2 pixels of an image of the output each."""
+        return -(-shape.out_height // 2), -(-shape.out_width // 2)
+
     def pack(self, weight: np.ndarray, zeros: np.ndarray | None = None) -> np.ndarray:
         """Transform and pack int8 `weight` `(out, in, 3, 3)` into `packed_shape` int16; at most 9 * 128 each."""
         assert zeros is None

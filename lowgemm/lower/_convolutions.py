@@ -184,11 +184,8 @@ def _depthwise(context: Context, node: Node, conv: ConvShape) -> None:
     config = context.config_for(task)
     packing = schedules.depthwise_packing(conv, target, config.segments)
     rows = schedules.interleaving(conv, packing, config)
-    output, tile = (
-        topi.OutputForm(final.dtype, **_promises(attrs)),
-        (config.columns, config.block_rows),
-    )
-    form = topi.DepthwiseForm(source.dtype, output, *tile, rows)
+    output = topi.OutputForm(final.dtype, **_promises(attrs))
+    form = topi.DepthwiseForm(source.dtype, output, config.columns, config.block_rows, rows)
 
     def make():
         func = topi.qdepthwise2d(conv, packing, form)
@@ -205,7 +202,7 @@ def _depthwise(context: Context, node: Node, conv: ConvShape) -> None:
         program.constant(_out_params(attrs)),
     ]
     kernel = (
-        f"qdepthwise2d_{_LETTER[source.dtype]}s8{_LETTER[final.dtype]}"
+        f"qdepthwise2d_{_kinds(task)}"
         f"_{packing.phases}x{config.columns}x{packing.channels}_{target.level}"
     )
     _finish_conv(context, node, symbol, args, out_shape, kernel, conv.macs, task)

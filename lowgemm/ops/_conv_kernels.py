@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lowgemm.packing import ConvPacking, ConvShape, DepthwisePacking, WinogradPacking, dot_layout
+from lowgemm.packing import ConvPacking, ConvShape, dot_layout
 from lowgemm.targets import CpuTarget
 from lowgemm.tiling import (
-    ConvConfig,
-    DepthwiseConfig,
-    WinogradConfig,
     conv_lanes,
     default_conv_config,
     default_depthwise_config,
@@ -30,87 +27,75 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Depthwise:
-    """`topi.qdepthwise2d`. The fields of the other kernels mean the same.
+class Kernel:
+    """What a kernel is made of, but for its output stage.
 
     `staged` says that the function takes what the padding is made of, `flip` that int8 inputs count as 128 more.
     """
 
     x_dtype: str
-    passes: int
     shape: ConvShape
     target: CpuTarget
-    config: DepthwiseConfig
-    packing: DepthwisePacking
-    staged: bool = True
-    flip: bool = True
-
-    def function(self, output: Any):
-        """The scheduled function with the output stage `output`, a `topi.OutputForm`."""
-        from lowgemm import schedules, topi
-
-        shape, packing, config = self.shape, self.packing, self.config
-        rows, tile = interleaving(shape, packing, config), (config.columns, config.block_rows)
-        form = topi.DepthwiseForm(self.x_dtype, output, *tile, rows, self.passes)
-        func = topi.qdepthwise2d(shape, packing, form)
-        return schedules.schedule_qdepthwise2d(func, shape, packing, form, self.target, config)
-
-
-@dataclass(frozen=True)
-class Direct:
-    """`topi.qconv2d`."""
-
-    x_dtype: str
-    shape: ConvShape
-    target: CpuTarget
-    config: ConvConfig
-    packing: ConvPacking
+    config: Any
+    packing: Any
     staged: bool
     flip: bool
 
     def function(self, output: Any):
-        """The scheduled function."""
-        from lowgemm import schedules, topi
+        """The scheduled function with the output stage `output`, a `topi.OutputForm`."""
+        raise NotImplementedError
 
-        shape, packing, config = self.shape, self.packing, self.config
-        widen = packing.layout.rhs != "int8" and config.widen
-        tile = (config.rows, config.columns)
-        form = topi.ConvForm(self.x_dtype, output, tile, self.staged, widen)
-        func = topi.qconv2d(shape, packing, form)
-        return schedules.schedule_qconv2d(func, shape, packing, form, self.target, config)
+    def _scheduled(self, define: Callable, schedule: Callable, form: Any):
+        what = (self.shape, self.packing, form)
+        return schedule(define(*what), *what, self.target, self.config)
 
 
 @dataclass(frozen=True)
-class Winograd:
-    """`topi.qwinograd2d`."""
+class Depthwise(Kernel):
+    """`topi.qdepthwise2d`, which adds up so many filters."""
 
-    x_dtype: str
-    shape: ConvShape
-    target: CpuTarget
-    config: WinogradConfig
-    packing: WinogradPacking
-    staged: bool = True
-    flip: bool = False
+    passes: int
 
     def function(self, output: Any):
-        """The scheduled function."""
         from lowgemm import schedules, topi
 
-        shape, packing, config = self.shape, self.packing, self.config
-        form = topi.WinogradForm(self.x_dtype, output, config.block, config.columns)
-        func = topi.qwinograd2d(shape, packing, form)
-        return schedules.schedule_qwinograd2d(func, shape, packing, form, self.target, config)
+        config = self.config
+        tile = (config.columns, config.block_rows)
+        rows = interleaving(self.shape, self.packing, config)
+        form = topi.DepthwiseForm(self.x_dtype, output, *tile, rows, self.passes)
+        return self._scheduled(topi.qdepthwise2d, schedules.schedule_qdepthwise2d, form)
 
 
-def kernel_for(
-    filters: Filters, shape: ConvShape, phase: Sequence[Phase], threads: int
-) -> Depthwise | Direct | Winograd:
+class Direct(Kernel):
+    """`topi.qconv2d`."""
+
+    def function(self, output: Any):
+        from lowgemm import schedules, topi
+
+        config = self.config
+        widen = self.packing.layout.rhs != "int8" and config.widen
+        tile = (config.rows, config.columns)
+        form = topi.ConvForm(self.x_dtype, output, tile, self.staged, widen)
+        return self._scheduled(topi.qconv2d, schedules.schedule_qconv2d, form)
+
+
+class Winograd(Kernel):
+    """`topi.qwinograd2d`."""
+
+    def function(self, output: Any):
+        from lowgemm import schedules, topi
+
+        form = topi.WinogradForm(self.x_dtype, output, self.config.block, self.config.columns)
+        return self._scheduled(topi.qwinograd2d, schedules.schedule_qwinograd2d, form)
+
+
+def kernel_for(filters: Filters, shape: ConvShape, phase: Sequence[Phase], threads: int) -> Kernel:
     """The kernel for a phase of the convolution, which has the geometry `shape`."""
     x_dtype, passes, target = filters.x_dtype, filters.passes, filters.target
     if filters.depthwise:
         config = default_depthwise_config(shape, target, threads)
         packing = depthwise_packing(shape, target, config.segments)
-        return Depthwise(x_dtype, passes, shape, target, config, packing)
+        return Depthwise(x_dtype, shape, target, config, packing, True, True, passes)
 
     def packing_for(view: CpuTarget) -> ConvPacking:
         return ConvPacking.of(shape, dot_layout(view, conv_lanes(shape, view)))
@@ -123,7 +108,8 @@ def kernel_for(
     # What zero points of weights take off is a sum over the window.
     if passes == 1 and winograd_pays(shape, view, threads):
         fewer = default_winograd_config(shape, target, threads)
-        return Winograd(x_dtype, shape, target, fewer, winograd_packing(shape, target))
+        layout = winograd_packing(shape, target)
+        return Winograd(x_dtype, shape, target, fewer, layout, True, False)
     merged = packing_for(view)
     # Groups that share a block of weights are one to the kernel.
     shape = replace(shape, groups=merged.groups)

@@ -4,7 +4,8 @@ A space holds what a schedule can be made of and leaves out what cannot win: til
 with more padding, blocks too coarse for the threads, tiles with too few chains of accumulators to hide latency.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from lowgemm.packing import ConvPacking, ConvShape, dot_layout
 from lowgemm.targets import CpuTarget
@@ -18,6 +19,8 @@ from lowgemm.tiling import (
     depthwise_packing,
     winograd_packing,
 )
+
+_C = TypeVar("_C")
 
 # A dot product takes four to five cycles, two begin in one: fewer accumulators wait for each other.
 _FEWEST_ACCUMULATORS = 4
@@ -54,42 +57,47 @@ def depthwise_space(shape: ConvShape, target: CpuTarget, threads: int) -> Iterat
     packing = depthwise_packing(shape, target, 1)
     tiles = packing.rows(shape.out_height) // packing.phases
     blocks = [packing.phases * b for b in sorted({*_blocks(tiles, 1, threads), tiles})]
-    for segments in (1, 2, 4):
-        for columns in range(1, 8):
-            for block_rows in blocks:
-                config = DepthwiseConfig(columns, block_rows, segments)
-                try:
-                    check_depthwise_config(shape, target, config)
-                except ValueError:
-                    continue
-                yield config
+    configs = (
+        DepthwiseConfig(columns, block_rows, segments)
+        for segments in (1, 2, 4)
+        for columns in range(1, 8)
+        for block_rows in blocks
+    )
+    yield from _fitting(configs, lambda config: check_depthwise_config(shape, target, config))
 
 
 def winograd_space(shape: ConvShape, target: CpuTarget, threads: int) -> Iterator[WinogradConfig]:
     """The configurations of `qwinograd2d` for `shape`, on `threads` threads."""
-    panels, pairs = winograd_packing(shape, target).panels, -(-shape.in_channels // 2)
-    down = -(-shape.out_height // 2)
-    for vectors in _divisors(panels, 4):
-        for columns in range(1, 17):
-            unrolls = [u for u in _UNROLLS if pairs % u == 0 and u * columns * vectors <= 32]
-            if columns * vectors < _FEWEST_ACCUMULATORS:
-                continue
-            for chunk in _divisors(panels // vectors, panels):
-                for order, block, prefetch in [
-                    *(("rows", block, False) for block in _blocks(down, shape.out_images, threads)),
-                    ("rows", down, True),
-                    ("panels", down, False),
-                    ("panels", down, True),
-                ]:
-                    for unroll in unrolls:
-                        config = WinogradConfig(
-                            columns, vectors, unroll, order, block, chunk * vectors, prefetch
-                        )
-                        try:
-                            check_winograd_config(shape, target, config)
-                        except ValueError:
-                            continue
-                        yield config
+    packing = winograd_packing(shape, target)
+    panels, pairs = packing.panels, -(-shape.in_channels // 2)
+    down, _ = packing.tiles(shape)
+    orders = [
+        *(("rows", block, False) for block in _blocks(down, shape.out_images, threads)),
+        ("rows", down, True),
+        ("panels", down, False),
+        ("panels", down, True),
+    ]
+    configs = (
+        WinogradConfig(columns, vectors, unroll, order, block, chunk * vectors, prefetch)
+        for vectors in _divisors(panels, 4)
+        for columns in range(1, 17)
+        if columns * vectors >= _FEWEST_ACCUMULATORS
+        for chunk in _divisors(panels // vectors, panels)
+        for order, block, prefetch in orders
+        for unroll in _UNROLLS
+        if pairs % unroll == 0 and unroll * columns * vectors <= 32
+    )
+    yield from _fitting(configs, lambda config: check_winograd_config(shape, target, config))
+
+
+def _fitting(configs: Iterable[_C], check: Callable[[_C], None]) -> Iterator[_C]:
+    """Those of `configs` that `check` does not refuse."""
+    for config in configs:
+        try:
+            check(config)
+        except ValueError:
+            continue
+        yield config
 
 
 def _tiles(shape: ConvShape, target: CpuTarget, panels: int) -> list[tuple[int, int, int]]:

@@ -95,9 +95,9 @@ def check_depthwise_config(shape: ConvShape, target: CpuTarget, config: Depthwis
     config.check(target)
     if 4 * config.segments > target.lanes or config.segments not in (1, 2, 4):
         raise ValueError(f"{config}: a vector of {target.level} has {target.lanes // 4} segments")
-    phases = _phases(shape, dot_layout(target, target.lanes))
-    rows = -(-shape.out_height // phases) * phases
-    if config.block_rows % phases or rows % config.block_rows or shape.out_width % config.segments:
+    packing = depthwise_packing(shape, target, config.segments)
+    rows, tile = packing.rows(shape.out_height), packing.phases
+    if config.block_rows % tile or rows % config.block_rows or shape.out_width % config.segments:
         raise ValueError(f"{config} does not divide {rows} rows of {shape.out_width}")
 
 

@@ -1,5 +1,6 @@
 """Register tiles and blocks of Winograd convolutions, and where they take less time than direct ones."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -80,7 +81,7 @@ def winograd_pays(shape: ConvShape, direct: CpuTarget, threads: int) -> bool:
     if not winograd_takes(shape, target):
         return False
     config = default_winograd_config(shape, target, threads)
-    tiles = _tiles(shape)
+    tiles = shape.batch * math.prod(WinogradPacking.tiles(shape))
     panels = -(-shape.out_channels // target.lanes)
     weights = 9 * shape.in_channels * shape.out_channels
     products = shape.macs / shape.out_channels * panels / 4
@@ -115,13 +116,13 @@ def check_winograd_config(shape: ConvShape, target: CpuTarget, config: WinogradC
     panels = winograd_packing(shape, target).panels
     if panels % config.panels:
         raise ValueError(f"{config}: {config.panels} panels do not divide {panels}")
-    if config.block > -(-shape.out_height // 2):
+    if config.block > WinogradPacking.tiles(shape)[0]:
         raise ValueError(f"{config}: there are fewer rows of tiles")
 
 
 def _options(shape: ConvShape, target: CpuTarget) -> Iterator[WinogradConfig]:
     panels, pairs = winograd_packing(shape, target).panels, -(-shape.in_channels // 2)
-    across, down = -(-shape.out_width // 2), -(-shape.out_height // 2)
+    down, across = WinogradPacking.tiles(shape)
     unroll = 2 if pairs % 2 == 0 else 1
     most = target.registers // 2
     far = 32 * shape.in_channels * shape.out_channels > _NEAR
@@ -142,10 +143,6 @@ def _options(shape: ConvShape, target: CpuTarget) -> Iterator[WinogradConfig]:
                 yield WinogradConfig(columns, vectors, unroll, "panels", down, chunk, far)
 
 
-def _tiles(shape: ConvShape) -> int:
-    return shape.batch * -(-shape.out_height // 2) * -(-shape.out_width // 2)
-
-
 def _lines(weights: int, reads: int = 1) -> float:
     """What it costs to read so many bytes so many times."""
     return weights / 64 * (_LINE + (reads - 1) * _AGAIN) if weights > _NEAR else 0.0
@@ -154,7 +151,7 @@ def _lines(weights: int, reads: int = 1) -> float:
 def _cost(shape: ConvShape, target: CpuTarget, threads: int, config: WinogradConfig) -> float:
     """The time of a kernel, in vector instructions."""
     panels, channels = winograd_packing(shape, target).panels, shape.in_channels
-    across, down = -(-shape.out_width // 2), -(-shape.out_height // 2)
+    down, across = WinogradPacking.tiles(shape)
     blocks = shape.batch * -(-down // config.block)
     groups = blocks * -(-config.block * across // config.columns)
     dots = config.columns * config.vectors
@@ -169,6 +166,6 @@ def _cost(shape: ConvShape, target: CpuTarget, threads: int, config: WinogradCon
     reads = blocks if rows else 1
     lines = _lines(32 * channels * panels * target.lanes, reads)
     edges = _MOVE * groups * config.columns * -(-channels // 16)
-    outputs = _SUM * _tiles(shape) * panels
+    outputs = _SUM * shape.batch * down * across * panels
     loss = parallel_loss(blocks if rows else panels // config.panels, threads)
     return (sums + edges + outputs + lines) * loss

@@ -56,7 +56,7 @@ def qwinograd2d(
     weight = te.placeholder(packing.packed_shape, packing.layout.rhs, name="weight")
     pad = te.placeholder((1,), "int32", name="pad")
 
-    across, down = -(-shape.out_width // 2), -(-shape.out_height // 2)
+    down, across = packing.tiles(shape)
     blocks = -(-down // form.rows)
     tiles = form.rows * across
     groups = -(-tiles // form.columns)

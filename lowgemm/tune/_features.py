@@ -145,7 +145,7 @@ def _depthwise(task: KernelTask, config: Any) -> dict[str, float]:
 def _winograd(task: KernelTask, config: Any) -> dict[str, float]:
     shape, target = task.shape, task.target
     packing = winograd_packing(shape, target)
-    across, down = -(-shape.out_width // 2), -(-shape.out_height // 2)
+    down, across = packing.tiles(shape)
     blocks = -(-down // config.block)
     tiles = config.block * across
     groups = -(-tiles // config.columns)
