@@ -328,8 +328,9 @@ class DepthwisePacking:
         return np.concatenate([ordered] * self.segments, axis=-2)
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
-        """Pack `(channels, 1, [kernel_d,] kernel_h, kernel_w)` into `(row groups, kernel_w, blocks, 4, chunks, 4, d)`.
+        """Pack `(channels, 1, [kernel_d,] kernel_h, kernel_w)` into `(blocks, row groups, kernel_w, 4, chunks, 4, d)`.
 
+        What a block is multiplied with lies together: a power of two apart, it would not stay in the first cache.
         `d` vertically adjacent taps form one dot-product group; rows beyond the filter are zero. The groups of all
         planes of all phases are counted together, phases outside, then planes.
         """
@@ -343,11 +344,14 @@ class DepthwisePacking:
             rows[phase, :, phase : phase + kernel_h] = planes
         packed = self.pack_channels(rows)
         split = packed.reshape(-1, depth, *packed.shape[3:])
-        return np.ascontiguousarray(np.moveaxis(split, 1, -1))
+        return np.ascontiguousarray(np.moveaxis(split, (3, 1), (0, -1)))
 
 
-def word_element(word, index, depth: int):
-    """Operand `index` of a 32-bit word of `depth`: two signed halves, or four unsigned bytes, the first one lowest."""
-    if depth == 2:
-        return (word << (16 - 16 * index)) >> 16
+def word_type(depth: int) -> str:
+    """The dtype of a word of `depth` unsigned bytes."""
+    return {2: "uint16", 4: "int32"}[depth]
+
+
+def word_element(word, index):
+    """Byte `index` of an int32 word, the first one lowest."""
     return (word >> (8 * index)) & 255

@@ -2,7 +2,7 @@
 # (TVMScript's annotations are calls.)
 """Rearrangements between bytes and 32-bit lanes that work within 16 bytes, as s_tir tensor intrinsics.
 
-    interleave      W[j, k, q] = the bytes X[0..3, 16 k + 4 j + q] as one word        vpunpck
+    interleave      W[j, k, q] = the bytes X[0.., 16 k + 4 j + q] as one word         vpunpck
     narrow          Y[k, j, q] = the code nearest to C[j, k, q] as a byte             vpack
 
 `j` counts four vectors, `k` the 16-byte chunks of one, `q` the 32-bit lanes of a chunk: `packing.DepthwisePacking`.
@@ -13,14 +13,16 @@ import functools
 from tvm import tirx
 from tvm.s_tir import TensorIntrin
 from tvm.script import tirx as T
+from tvm.script.ir_builder.tirx import buffer_store
 
 from lowgemm.intrin import _script
+from lowgemm.packing import word_type
 from lowgemm.topi import saturated, word_of
 
 
 @functools.cache
 def interleave_rows(rows: int, distance: int, depth: int, chunks: int) -> str:
-    """The intrinsic that interleaves `rows` rows of bytes, `distance` apart, into words of `depth` fields: its name."""
+    """The intrinsic that interleaves `rows` rows of bytes, `distance` apart, into words of `depth` bytes: its name."""
     name = f"lowgemm_interleave_{rows}_{distance}_{depth}_{chunks}"
     size = chunks * 16
     span = (rows - 1) * distance + 1
@@ -36,7 +38,7 @@ def interleave_rows(rows: int, distance: int, depth: int, chunks: int) -> str:
             offset_factor=1,
             strides=[T.int32(), T.int32(), T.int32(), 1],
         ),
-        W: T.Buffer((4, chunks, 4), "int32", offset_factor=1),
+        W: T.Buffer((4, chunks, 4), word_type(depth), offset_factor=1),
     ) -> None:
         with T.sblock("root"):
             T.reads(X[0:span, 0, 0, 0:size])
@@ -52,13 +54,17 @@ def interleave_rows(rows: int, distance: int, depth: int, chunks: int) -> str:
         return x.vload([row * distance, 0, 0, 0], dtype=f"uint8x{size}")
 
     def words(x):
-        first = _unpack(load(x, 0), load(x, 1), size, 1)
-        if depth == 4:
-            second, unit = _unpack(load(x, 2), load(x, 3), size, 1), 2
-        else:  # bytes become halves
-            second, unit = (load(x, rows),) * 2, 1
-        halves = [_unpack(a, b, size, unit) for a, b in zip(first, second, strict=True)]
-        return [T.reinterpret(v, dtype=f"int32x{size // 4}") for half in halves for v in half]
+        pairs = _unpack(load(x, 0), load(x, 1), size, 1)
+        if depth == 2:
+            return [_split_chunks(half, size) for half in pairs]
+        others = _unpack(load(x, 2), load(x, 3), size, 1)
+        return [v for a, b in zip(pairs, others, strict=True) for v in _unpack(a, b, size, 2)]
+
+    def store(x, w) -> None:
+        count = size // depth
+        for index, vector in enumerate(words(x)):
+            value = T.reinterpret(vector, dtype=f"{word_type(depth)}x{count}")
+            buffer_store(w, value, [index * count * 4 // size, 0, T.ramp(T.int32(0), 1, count)])
 
     @_script.prim_func(s_tir=True)
     def impl(
@@ -68,15 +74,12 @@ def interleave_rows(rows: int, distance: int, depth: int, chunks: int) -> str:
             offset_factor=1,
             strides=[T.int32(), T.int32(), T.int32(), 1],
         ),
-        W: T.Buffer((4, chunks, 4), "int32", offset_factor=1),
+        W: T.Buffer((4, chunks, 4), word_type(depth), offset_factor=1),
     ) -> None:
         with T.sblock("root"):
             T.reads(X[0:span, 0, 0, 0:size])
             T.writes(W[0:4, 0:chunks, 0:4])
-            W[0, 0, T.ramp(T.int32(0), 1, size // 4)] = words(X)[0]
-            W[1, 0, T.ramp(T.int32(0), 1, size // 4)] = words(X)[1]
-            W[2, 0, T.ramp(T.int32(0), 1, size // 4)] = words(X)[2]
-            W[3, 0, T.ramp(T.int32(0), 1, size // 4)] = words(X)[3]
+            store(X, W)
 
     TensorIntrin.register(name, desc, impl)
     return name
@@ -133,6 +136,12 @@ def _packs(dtype: str, lanes: int) -> tuple[str, str]:
 
 def _pack(instruction: str, a, b, dtype: str):
     return T.call_llvm_pure_intrin(T.llvm_lookup_intrinsic_id(instruction), a, b, dtype=dtype)
+
+
+def _split_chunks(vector, size: int):
+    """vpermq: first the lower 8 bytes of each 16, then the others."""
+    starts = [*range(0, size, 16), *range(8, size, 16)]
+    return tirx.Shuffle([vector], [start + byte for start in starts for byte in range(8)])
 
 
 def _unpack(a, b, size: int, unit: int) -> tuple:

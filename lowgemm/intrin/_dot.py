@@ -5,8 +5,8 @@ Two forms of one instruction:
     broadcast   C[i] += sum_k A[k]    * B[i, k]     GEMM and convolution: one activation group against `lanes` outputs
     lanewise    C[i] += sum_k A[i].k * B[i, k]      depthwise: every lane has its own channel
 
-In the lanewise form A[i] is one 32-bit word that holds the `depth` operands of a lane, the first in the lowest bits,
-and the lanes have two axes, 16-byte chunks and words in them (see `packing.DepthwisePacking`).
+In the lanewise form A[i] is one word of the `depth` bytes of a lane, the first one lowest, and the lanes have two axes,
+16-byte chunks of 32-bit sums and these (see `packing.DepthwisePacking`). vpmovzxbw widens bytes as it loads them.
 
 Levels with VNNI multiply u8 by s8 and sum four products (vpdpbusd). The others widen both operands to 16 bits and sum
 two (vpmaddwd), which is exact for every 8-bit operand. vpmaddubsw, which saturates at 16 bits, is for targets that say
@@ -28,7 +28,7 @@ from tvm.s_tir import TensorIntrin
 from tvm.script import tirx as T
 
 from lowgemm.intrin import _script
-from lowgemm.packing import word_element
+from lowgemm.packing import word_element, word_type
 from lowgemm.targets import CpuTarget
 
 
@@ -68,6 +68,8 @@ def lanewise_dot(target: CpuTarget, lanes: int) -> Dot:
 def _dot(vnni: bool, lanes: int, broadcast: bool, widened: bool) -> Dot:
     depth = 4 if vnni else 2
     lhs, rhs = ("uint8", "int8") if vnni else ("int16", "int16" if widened else "int8")
+    if not broadcast:
+        lhs = "uint8"
     instruction = "vpdpbusd" if vnni else "vpmaddwd"
     name = f"lowgemm_{instruction}_{lanes}x{depth}_{rhs}_{'broadcast' if broadcast else 'lanewise'}"
     dot = Dot(name, lanes, depth, lhs, rhs)
@@ -193,10 +195,11 @@ def _broadcast_desc(dot: Dot):
 
 def _lanewise_desc(dot: Dot):
     depth, rhs, chunks = dot.depth, dot.rhs, dot.lanes // 4
+    word = word_type(depth)
 
     @_script.prim_func(s_tir=True)
     def lanewise_desc(
-        A: T.Buffer((chunks, 4), "int32", offset_factor=1),
+        A: T.Buffer((chunks, 4), word, offset_factor=1),
         B: T.Buffer((chunks, 4, depth), rhs, offset_factor=1),
         C: T.Buffer((chunks, 4), "int32", offset_factor=1, scope="local"),
     ) -> None:
@@ -206,7 +209,7 @@ def _lanewise_desc(dot: Dot):
             for k, q, i in T.grid(chunks, 4, depth):
                 with T.sblock("update"):
                     vk, vq, vi = T.axis.remap("SSR", [k, q, i])
-                    C[vk, vq] = C[vk, vq] + word_element(A[vk, vq], vi, depth) * T.cast(
+                    C[vk, vq] = C[vk, vq] + word_element(T.cast(A[vk, vq], "int32"), vi) * T.cast(
                         B[vk, vq, vi], "int32"
                     )
 
@@ -215,7 +218,7 @@ def _lanewise_desc(dot: Dot):
 
 def _accumulate(dot: Dot, vnni: bool) -> Callable[..., Any]:
     """The instruction, as a function of vectors of accumulators and operands."""
-    lanes, depth, rhs = dot.lanes, dot.depth, dot.rhs
+    lanes, depth = dot.lanes, dot.depth
     acc_vector = f"int32x{lanes}"
 
     if vnni:
@@ -230,9 +233,10 @@ def _accumulate(dot: Dot, vnni: bool) -> Callable[..., Any]:
         instruction = "llvm.x86.avx2.pmadd.wd" if lanes == 8 else "llvm.x86.avx512.pmaddw.d.512"
 
         def accumulate(acc, a, b) -> Any:
-            wide = b if rhs == "int16" else T.cast(b, f"int16x{lanes * depth}")
+            wide = f"int16x{lanes * depth}"
+            a, b = T.cast(a, wide), T.cast(b, wide)
             return acc + T.call_llvm_pure_intrin(
-                T.llvm_lookup_intrinsic_id(instruction), a, wide, dtype=acc_vector
+                T.llvm_lookup_intrinsic_id(instruction), a, b, dtype=acc_vector
             )
 
     return accumulate
@@ -267,11 +271,11 @@ def _broadcast_impl(dot: Dot, accumulate: Callable[..., Any]):
 def _lanewise_impl(dot: Dot, accumulate: Callable[..., Any]):
     lanes, depth, lhs, rhs = dot.lanes, dot.depth, dot.lhs, dot.rhs
     lhs_vector, rhs_vector = f"{lhs}x{lanes * depth}", f"{rhs}x{lanes * depth}"
-    acc_vector, chunks = f"int32x{lanes}", lanes // 4
+    acc_vector, word, chunks = f"int32x{lanes}", word_type(depth), lanes // 4
 
     @_script.prim_func(s_tir=True)
     def lanewise_impl(
-        A: T.Buffer((chunks, 4), "int32", offset_factor=1),
+        A: T.Buffer((chunks, 4), word, offset_factor=1),
         B: T.Buffer((chunks, 4, depth), rhs, offset_factor=1),
         C: T.Buffer((chunks, 4), "int32", offset_factor=1, scope="local"),
     ) -> None:
@@ -280,7 +284,7 @@ def _lanewise_impl(dot: Dot, accumulate: Callable[..., Any]):
             T.writes(C[0:chunks, 0:4])
             C[0, T.ramp(T.int32(0), 1, lanes)] = accumulate(
                 C.vload([0, 0], dtype=acc_vector),
-                T.reinterpret(A.vload([0, 0], dtype=acc_vector), dtype=lhs_vector),
+                T.reinterpret(A.vload([0, 0], dtype=f"{word}x{lanes}"), dtype=lhs_vector),
                 B.vload([0, 0, 0], dtype=rhs_vector),
             )
 

@@ -101,7 +101,7 @@ class Filters:
         if isinstance(packing, DepthwisePacking):
             if values.ndim == 3:
                 values = values[..., None]
-            packed = np.concatenate([packing.pack(part) for part in self._addends(values)])
+            packed = np.concatenate([packing.pack(part) for part in self._addends(values)], axis=1)
         elif self.passes == 1:
             packed = packing.pack(values.astype(np.int8))
         else:

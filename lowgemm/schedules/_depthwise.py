@@ -1,12 +1,13 @@
 """The schedule of depthwise convolution: lanes are channels, the reduction runs over interleaved rows and columns.
 
-for rows, block of channels (parallel):
+for rows, blocks of channels (parallel):
   copy the input with its border
-  interleave d rows of it, or do so for each y
-  for y, x tile:
-    acc[phases, columns, 4 vectors] = 0
-    for row group, column tap:  acc += dot(interleaved vector, weight vector)
-    requantize four vectors to one, in order
+  for block of channels:
+    interleave d rows of it, or do so for each y
+    for y, x tile:
+      acc[phases, columns, 4 vectors] = 0
+      for row group, column tap:  acc += dot(interleaved vector, weight vector)
+      requantize four vectors to one, in order
 """
 
 import tvm
@@ -16,7 +17,12 @@ from lowgemm import intrin
 from lowgemm.packing import ConvShape, DepthwisePacking
 from lowgemm.schedules import _steps
 from lowgemm.targets import CpuTarget
-from lowgemm.tiling import SERIAL_MACS, DepthwiseConfig, check_depthwise_config
+from lowgemm.tiling import (
+    SERIAL_MACS,
+    DepthwiseConfig,
+    blocks_together,
+    check_depthwise_config,
+)
 from lowgemm.tiling import default_depthwise_config as default_depthwise_config
 from lowgemm.tiling import depthwise_packing as depthwise_packing
 from lowgemm.tiling import interleaving as interleaving
@@ -57,7 +63,8 @@ def schedule_qdepthwise2d(
     yb, yo, yi = sch.split(y, [None, config.block_rows // phases, phases])
     xo, xi = sch.split(x, [None, config.columns])
     sch.reorder(*images, yb, b, yo, xo, *([] if direct else [segment]), yi, xi, *inner)
-    block = sch.fuse(*images, yb, b)
+    bo, b = sch.split(b, [None, blocks_together(shape, packing)])
+    block = sch.fuse(*images, yb, bo)
     if shape.macs >= SERIAL_MACS // 4:  # a quarter of the rate of dense products
         sch.parallel(block)
     if not direct:
@@ -73,7 +80,7 @@ def schedule_qdepthwise2d(
     # Everything finds its place before a tensorized block hides what it reads.
     sch.compute_at(acc, xo, preserve_unit_loops=True)
     own = form.interleaved == "own"
-    sch.compute_at(stage, yo if own else block, preserve_unit_loops=True)
+    sch.compute_at(stage, yo if own else b, preserve_unit_loops=True)
     padded = sch.get_sblock("padded")
     sch.compute_at(padded, block, preserve_unit_loops=True)
     _vectorize_padded(sch, padded, shape, packing)
@@ -86,7 +93,7 @@ def schedule_qdepthwise2d(
     extents = [_steps.extent(sch, loop) for loop in sch.get_loops(stage)[-6:]]
     sch.tensorize(sch.get_loops(stage)[-3], interleave)
     if own:
-        _spread_rows(sch, sch.get_sblock("stage_o"), *extents)
+        _spread_rows(sch, sch.get_sblock("stage_o"), _PAGE // depth, *extents)
     *_, j, k, q = sch.get_loops(values)
     sch.unroll(j)
     sch.vectorize(sch.fuse(k, q))
@@ -112,14 +119,15 @@ def schedule_qdepthwise2d(
 
 # Beyond so many interleaved rows at the same place of a page, some leave the first cache (8 ways).
 _MOST_ROWS_ALIKE = 4
-_PAGE = 1024  # words
+_PAGE = 4096
 
 
-def _spread_rows(sch, stage, groups, x, b, j, k, q) -> None:
-    """Keep the interleaved rows of one output row apart in the cache: three eighths of a page beyond a multiple."""
-    if groups > _MOST_ROWS_ALIKE and x * b * j * k * q % (_PAGE // 4) == 0:
+def _spread_rows(sch, stage, page, groups, x, b, j, k, q) -> None:
+    """Keep the interleaved rows of one output row apart in the cache: three sixteenths of a page (of so many words)
+    beyond a multiple of a quarter."""
+    if groups > _MOST_ROWS_ALIKE and x * b * j * k * q % (page // 4) == 0:
         axis = len(sch.get(stage).iter_vars) - 6
-        sch.storage_align(stage, 0, axis, _PAGE // 4, 3 * _PAGE // 16)
+        sch.storage_align(stage, 0, axis, page // 4, 3 * page // 16)
 
 
 def _vectorize_padded(sch, padded, shape, packing) -> None:

@@ -17,6 +17,7 @@ from lowgemm.tiling._conv import default_conv_config as default_conv_config
 from lowgemm.tiling._conv import needs_stage as needs_stage
 from lowgemm.tiling._conv import row_image as row_image
 from lowgemm.tiling._depthwise import DepthwiseConfig as DepthwiseConfig
+from lowgemm.tiling._depthwise import blocks_together as blocks_together
 from lowgemm.tiling._depthwise import check_depthwise_config as check_depthwise_config
 from lowgemm.tiling._depthwise import default_depthwise_config as default_depthwise_config
 from lowgemm.tiling._depthwise import depthwise_packing as depthwise_packing

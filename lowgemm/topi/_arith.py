@@ -5,6 +5,8 @@ import math
 from tvm import te, tirx
 from tvm.target.codegen import llvm_lookup_intrinsic_id
 
+from lowgemm.packing import word_type
+
 
 def f32(value: float):
     """A float32 constant."""
@@ -131,9 +133,8 @@ def _power_of_two(bits):
 
 
 def word_of(elements: list, depth: int):
-    """The 32-bit word of `depth` fields of which the first ones are `elements`, int32 in 0..255, and the rest zero."""
-    width = 32 // depth
+    """The word (`packing.word_type`) of `depth` bytes of which the first ones are `elements`, int32, and the rest 0."""
     word = elements[0]
     for index, element in enumerate(elements[1:], 1):
-        word = word | (element << (width * index))
-    return word
+        word = word | (element << (8 * index))
+    return word.astype(word_type(depth))

@@ -44,8 +44,8 @@ def qdepthwise2d(
     elsewhere in one.
 
     Arguments in order: data `(batch, [depth,] height, width, in_channels)`; weight
-    `(passes * phases * row groups, kernel_w, *channels, d)` s8; pad int32 `(1,)`; those of the output stage (columns:
-    `*channels`); dst `(batch, [od,] oh, ow, out_channels)`, with the axes of `depthwise_out_shape`.
+    `(blocks, passes * phases * row groups, kernel_w, 4, chunks, 4, d)` s8; pad int32 `(1,)`; those of the output stage
+    (columns: `*channels`); dst `(batch, [od,] oh, ow, out_channels)`, with the axes of `depthwise_out_shape`.
     """
     columns, block_rows, interleaving = form.columns, form.block_rows, form.interleaved
     layout, chunks, phases = packing.layout, packing.chunks, packing.phases
@@ -68,7 +68,7 @@ def qdepthwise2d(
     data = te.placeholder(data_shape, form.in_dtype, name="data")
     rows_of_weight = form.passes * groups
     weight = te.placeholder(
-        (phases * rows_of_weight, kernel_w, *held, depth), "int8", name="weight"
+        (blocks, phases * rows_of_weight, kernel_w, *held[1:], depth), "int8", name="weight"
     )
     pad = te.placeholder((1,), "int32", name="pad")
 
@@ -121,8 +121,8 @@ def qdepthwise2d(
             row = (h * stride_h // depth + g % per_plane, g // per_plane)
         word = stage(n, *z, y // block_rows, *row, x * stride_w + c * dil_w, b, j, k, q)
         first = y % phases * groups + (r - g) * phases if phases > 1 else r - g
-        factor = widened[first + g, c, b, j, k, q, i].astype("int32")
-        return te.sum(word_element(word, i, depth) * factor, axis=[r, c, i])
+        factor = widened[b, first + g, c, j, k, q, i].astype("int32")
+        return te.sum(word_element(word.astype("int32"), i) * factor, axis=[r, c, i])
 
     out_rows = (*out_images(shape), out_h)
     acc = block("acc", "n z y x b j k q", (*out_rows, out_w, *held), accumulate)

@@ -12,7 +12,7 @@ import numpy as np
 from lowgemm.packing import ConvPacking, ConvShape
 from lowgemm.schedules import KernelTask, depthwise_packing, dot_layout, needs_stage, parallel_loss
 from lowgemm.targets.peak import cache_sizes
-from lowgemm.tiling import block_tiles, winograd_packing
+from lowgemm.tiling import block_tiles, blocks_together, winograd_packing
 
 # Where the machine does not say how large its caches are; L1 and L2 of a common CPU.
 _CACHES = {"L1": 32 << 10, "L2": 1 << 20, "L3": 16 << 20}
@@ -121,7 +121,8 @@ def _depthwise(task: KernelTask, config: Any) -> dict[str, float]:
     segment = shape.out_width // config.segments
     tiles = -(-segment // config.columns)
     channel_blocks = packing.blocks(shape.out_channels)
-    blocks = shape.batch * (packing.rows(shape.out_height) // config.block_rows) * channel_blocks
+    row_blocks = packing.rows(shape.out_height) // config.block_rows
+    blocks = shape.batch * row_blocks * (channel_blocks // blocks_together(shape, packing))
     width = segment * shape.strides[1] + shape.kernel[1]
     rows = config.block_rows * shape.strides[0] + shape.kernel[0]
     row = width * target.vector_bits // 8

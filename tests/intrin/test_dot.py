@@ -7,7 +7,7 @@ from tvm import s_tir, te
 
 from lowgemm import codegen, intrin
 from lowgemm.intrin import Dot
-from lowgemm.packing import word_element
+from lowgemm.packing import word_element, word_type
 from lowgemm.quant import LARGEST_SUM, SUMMED
 from lowgemm.targets import LEVELS
 
@@ -26,10 +26,10 @@ def compiled(dot: Dot, level: str, lanewise: bool):
     rhs = te.placeholder((STEPS, *groups, *lanes, dot.depth), dot.rhs, name="rhs")
     s, k = te.reduce_axis((0, STEPS), "s"), te.reduce_axis((0, depth), "k")
     if lanewise:
-        lhs = te.placeholder((STEPS, *lanes), "int32", name="lhs")
+        lhs = te.placeholder((STEPS, *lanes), word_type(dot.depth), name="lhs")
 
         def factor(*at):
-            return word_element(lhs[s, *at], k, dot.depth)
+            return word_element(lhs[s, *at].astype("int32"), k)
     else:
         lhs = te.placeholder((STEPS, depth), dot.lhs, name="lhs")
 
@@ -97,9 +97,8 @@ def test_dot_product_is_exact(level: str, lanewise: bool) -> None:
         run = compiled(dot, level, lanewise)
         for kind in KINDS:
             lhs, rhs = operands(dot, kind)
-            given = (
-                np.ascontiguousarray(lhs).view(np.int32)[..., 0] if lanewise else lhs[:, 0].copy()
-            )
+            word = word_type(dot.depth)
+            given = np.ascontiguousarray(lhs).view(word)[..., 0] if lanewise else lhs[:, 0].copy()
             left = lhs if lanewise else lhs[:, :1]
             want = (left.astype(np.int64) * rhs.astype(np.int64)).sum((0, 2))
             lanes = (-1, 4) if lanewise else (-1,)

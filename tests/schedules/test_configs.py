@@ -10,6 +10,7 @@ from lowgemm.lower import _convolutions
 from lowgemm.packing import ConvShape
 from lowgemm.schedules import ConvConfig, DepthwiseConfig
 from lowgemm.targets import LEVELS
+from lowgemm.tiling import _depthwise
 
 from conv_check import Conv, check
 from isa import isas, mark
@@ -110,6 +111,28 @@ def test_depthwise_is_exact_with_any_segments(level, stride, kernel, segments, m
         (1, 24, size, size), 24, (kernel, kernel), (stride, stride), pads=(e,) * 4, group=24
     )
     fixed(monkeypatch, DepthwiseConfig(2, 4, segments))
+    check(conv, level, kinds=KINDS)
+
+
+@pytest.mark.parametrize("channels", [64, 80])
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(3, 1, 1), (5, 2, 1), (3, 1, 2)])
+@pytest.mark.parametrize("level", isas())
+def test_depthwise_is_exact_with_blocks_copied_together(
+    level: str, kernel: int, stride: int, dilation: int, channels: int, monkeypatch
+) -> None:
+    """As of a large image, each of several blocks of rows, and the last block of channels over the one before."""
+    monkeypatch.setattr(_depthwise, "_FAR", 1)
+    e, strides, dilations = kernel // 2 * dilation, (stride, stride), (dilation, dilation)
+    conv = Conv(
+        (1, channels, 12, 12),
+        channels,
+        (kernel, kernel),
+        strides,
+        (e, e, e, e),
+        dilations,
+        channels,
+    )
+    fixed(monkeypatch, DepthwiseConfig(2, 2))
     check(conv, level, kinds=KINDS)
 
 
