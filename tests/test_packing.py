@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lowgemm.packing import Axis, ConvPacking, ConvShape, DepthwisePacking, DotLayout, word_element
+from lowgemm.packing import (
+    Axis,
+    ConvPacking,
+    ConvShape,
+    DepthwisePacking,
+    DotLayout,
+    word_element,
+    word_type,
+)
 
 VNNI16, VNNI8 = DotLayout(16, 4, "uint8", "int8"), DotLayout(8, 4, "uint8", "int8")
 WIDE16, WIDE8 = DotLayout(16, 2, "int16", "int16"), DotLayout(8, 2, "int16", "int16")
@@ -120,10 +128,12 @@ def test_no_weight_is_lost_or_doubled(groups, each_in, each_out, kernel, dilatio
     assert packing.groups == 1 or packing.group_out % packing.layout.lanes == 0
 
 
-@pytest.mark.parametrize("codes", [(255, 0, 1, 254), (0, 255, 128, 127), (1, 2, 3, 4)])
-def test_a_word_of_four_unsigned_bytes(codes: tuple[int, ...]) -> None:
-    word = np.array(codes, np.uint8).view(np.int32)[0]
-    assert tuple(int(word_element(word, i)) for i in range(4)) == codes
+@pytest.mark.parametrize(
+    "codes", [(255, 0, 1, 254), (0, 255, 128, 127), (1, 2, 3, 4), (255, 0), (127, 254)]
+)
+def test_a_word_of_unsigned_bytes(codes: tuple[int, ...]) -> None:
+    word = np.array(codes, np.uint8).view(word_type(len(codes)))[0].astype(np.int32)
+    assert tuple(int(word_element(word, i)) for i in range(len(codes))) == codes
 
 
 @pytest.mark.parametrize(

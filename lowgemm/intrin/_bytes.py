@@ -13,7 +13,7 @@ import functools
 from tvm import tirx
 from tvm.s_tir import TensorIntrin
 from tvm.script import tirx as T
-from tvm.script.ir_builder.tirx import buffer_store
+from tvm.script.ir_builder import tirx as build
 
 from lowgemm.intrin import _script
 from lowgemm.packing import word_type
@@ -64,7 +64,9 @@ def interleave_rows(rows: int, distance: int, depth: int, chunks: int) -> str:
         count = size // depth
         for index, vector in enumerate(words(x)):
             value = T.reinterpret(vector, dtype=f"{word_type(depth)}x{count}")
-            buffer_store(w, value, [index * count * 4 // size, 0, T.ramp(T.int32(0), 1, count)])
+            build.buffer_store(
+                w, value, [index * count * 4 // size, 0, T.ramp(T.int32(0), 1, count)]
+            )
 
     @_script.prim_func(s_tir=True)
     def impl(

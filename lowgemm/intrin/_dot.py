@@ -67,9 +67,8 @@ def lanewise_dot(target: CpuTarget, lanes: int) -> Dot:
 @functools.cache
 def _dot(vnni: bool, lanes: int, broadcast: bool, widened: bool) -> Dot:
     depth = 4 if vnni else 2
-    lhs, rhs = ("uint8", "int8") if vnni else ("int16", "int16" if widened else "int8")
-    if not broadcast:
-        lhs = "uint8"
+    lhs = "int16" if broadcast and not vnni else "uint8"
+    rhs = "int16" if widened and not vnni else "int8"
     instruction = "vpdpbusd" if vnni else "vpmaddwd"
     name = f"lowgemm_{instruction}_{lanes}x{depth}_{rhs}_{'broadcast' if broadcast else 'lanewise'}"
     dot = Dot(name, lanes, depth, lhs, rhs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Kernel:
+class Kernel(ABC):
     """What a kernel is made of, but for its output stage.
 
     `staged` says that the function takes what the padding is made of, `flip` that int8 inputs count as 128 more.
@@ -41,9 +42,9 @@ class Kernel:
     staged: bool
     flip: bool
 
-    def function(self, output: Any):
+    @abstractmethod
+    def function(self, output: Any) -> Any:
         """The scheduled function with the output stage `output`, a `topi.OutputForm`."""
-        raise NotImplementedError
 
     def _scheduled(self, define: Callable, schedule: Callable, form: Any):
         what = (self.shape, self.packing, form)

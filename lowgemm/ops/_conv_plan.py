@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -157,7 +158,7 @@ class Place:
     other_at: int
 
 
-class Calls:
+class Calls(ABC):
     """The calls that compute the output for one shape of the input; `places` says where each begins."""
 
     places: list[Place]
@@ -166,9 +167,9 @@ class Calls:
         self.out_shape = out_shape
         self._local = threading.local()
 
+    @abstractmethod
     def calls(self, x: np.ndarray, out: np.ndarray, residual: np.ndarray | None) -> list[Call]:
         """The calls for these arrays, which they keep alive."""
-        raise NotImplementedError
 
     def run(self, x: np.ndarray, out: np.ndarray, residual: np.ndarray | None) -> None:
         """Convolve, by calls that are described once in each thread."""
