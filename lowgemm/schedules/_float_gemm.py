@@ -359,7 +359,9 @@ class _Many(_Kernel):
             and not self.form.pairs
             and self.form.layout.kind != "float32"
         )
-        length = _CONVERTED_VECTORS // self.vectors if converting else _CHUNK
+        # Of whole words, as chunks begin with one.
+        words = _CONVERTED_VECTORS // (self.vectors * self.steps)
+        length = words * self.steps if converting else _CHUNK
         chunk = Vectors(length * self.vectors, self.lanes) if converting else None
         # Far apart in memory, rows would take the same places of a cache.
         rows = T.alloc_buffer((height, length + _ROW_PADDING), self.operand)
