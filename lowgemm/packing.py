@@ -5,7 +5,7 @@ vector, a tap one row (or one point) of the filter window, and `d` the products 
 load then feeds one instruction, and the panels are read front to back.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -59,6 +59,31 @@ class Axis:
     def out(self) -> int:
         """The output's extent."""
         return (self.size + self.before + self.after - self.span) // self.stride + 1
+
+    @property
+    def useful_taps(self) -> range:
+        """The taps that count: from the first to the last that lies on the input, not on padding, for some output.
+
+        Padding is what counts as zero, so the others add nothing. Where none lies on the input, it is the first.
+        """
+        inside = [k for k in range(self.kernel) if self._meets(k)]
+        return range(inside[0], inside[-1] + 1) if inside else range(1)
+
+    def _meets(self, tap: int) -> bool:
+        start = tap * self.dilation - self.before
+        output = max(0, -(start // self.stride))  # the first that finds it not before the input
+        return output < self.out and output * self.stride + start < self.size
+
+    def cut(self, taps: range) -> "Axis":
+        """The axis of the same outputs with `taps` alone, which follow each other."""
+        surplus = self.kernel - taps.stop
+        return replace(
+            self,
+            kernel=len(taps),
+            before=self.before - taps.start * self.dilation,
+            after=self.after - surplus * self.dilation,
+            dilation=self.dilation if len(taps) > 1 else 1,
+        )
 
 
 # Of a convolution in two dimensions.

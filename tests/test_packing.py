@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lowgemm.packing import (
@@ -162,6 +162,35 @@ def test_output_sizes(shape: ConvShape, size: tuple[int, int]) -> None:
 )
 def test_extent_of_an_output_axis(axis: Axis, span: int, out: int) -> None:
     assert (axis.span, axis.out) == (span, out)
+
+
+@given(
+    axis=st.builds(
+        Axis,
+        size=st.integers(1, 6),
+        kernel=st.integers(1, 5),
+        stride=st.integers(1, 4),
+        before=st.integers(-2, 8),
+        after=st.integers(-2, 8),
+        dilation=st.integers(1, 4),
+    ),
+)
+def test_useful_taps_are_those_that_meet_the_input(axis: Axis) -> None:
+    """They keep every product with an input, and neither of the taps at their ends is one that has none."""
+    assume(axis.size + axis.before + axis.after >= axis.span)
+    taps = axis.useful_taps
+    cut = axis.cut(taps)
+
+    def products(axis: Axis, first: int) -> set[tuple[int, int, int]]:
+        """(output, tap, input)"""
+        at = itertools.product(range(axis.out), range(axis.kernel))
+        each = ((o, k, o * axis.stride + k * axis.dilation - axis.before) for o, k in at)
+        return {(o, k + first, q) for o, k, q in each if 0 <= q < axis.size}
+
+    wanted = products(axis, 0)
+    met = {k for _, k, _ in wanted} or {0}
+    assert (taps.start, taps.stop) == (min(met), max(met) + 1)
+    assert (cut.out, products(cut, taps.start)) == (axis.out, wanted)
 
 
 def test_planes_multiply_images_and_products() -> None:

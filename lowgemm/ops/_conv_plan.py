@@ -82,7 +82,8 @@ class Filters:
         each = []
         for axis, more in zip(self.sized(sizes), self.output_padding, strict=True):
             whole = Phase(0, 1, tuple(range(axis.kernel)), axis)
-            each.append(phases(axis, more) if self.transposed else [whole])
+            found = phases(axis, more) if self.transposed else [whole]
+            each.append([phase.trimmed() for phase in found])
         return list(itertools.product(*each))
 
     def packed(self, packing: ConvPacking | DepthwisePacking, phase: Sequence[Phase]) -> _Packed:

@@ -8,7 +8,7 @@ convolutions of an axis multiply nothing by the zeros that the definition insert
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
 
 from lowgemm.packing import Axis
@@ -26,6 +26,11 @@ class Phase:
     step: int
     taps: tuple[int, ...]
     axis: Axis
+
+    def trimmed(self) -> Phase:
+        """The same outputs, without taps at the ends of the filter that meet nothing but padding."""
+        taps = self.axis.useful_taps
+        return replace(self, taps=self.taps[taps.start : taps.stop], axis=self.axis.cut(taps))
 
 
 def transposed_size(axis: Axis, output_padding: int) -> int:

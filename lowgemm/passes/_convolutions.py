@@ -3,6 +3,7 @@
 import numpy as np
 
 from lowgemm.graph import Node
+from lowgemm.packing import Axis
 from lowgemm.passes._quantization import Quantization
 from lowgemm.passes._view import View
 
@@ -21,8 +22,12 @@ def convolution(
         if values.ndim != 2 or (scales.size > 1 and axis != 1):
             return None
         values = values.T[:, :, None, None]
-    elif values.ndim != 4 or (scales.size > 1 and axis != 0):
+    elif values.ndim != 4 or (scales.size > 1 and axis != 0) or view.graph.types[tensor].rank != 4:
         return None
+    window = {k: v for k, v in node.attrs.items() if k in ("strides", "pads", "dilations", "group")}
+    if not gemm:
+        values, trimmed = _trim(view.graph.types[tensor].shape[2:], values, window)
+        window.update(trimmed)
     channels = values.shape[0]
     scales = np.broadcast_to(scales, (channels,)).astype(np.float64)
     product = np.float64(np.float32(params.scale)) * scales
@@ -47,15 +52,26 @@ def convolution(
         "scale": scale,
         "in": params,
         "out": out,
+        **window,
     }
     if clamp:
         attrs.update(low=clamp[0], high=clamp[1])
-    for key in ("strides", "pads", "dilations", "group"):
-        if key in node.attrs:
-            attrs[key] = node.attrs[key]
-    if not gemm and view.graph.types[tensor].rank != 4:
-        return None
     return Node("QConv", [tensor], [output], attrs, node.name)
+
+
+def _trim(
+    sizes: tuple[int, ...], weight: np.ndarray, window: dict
+) -> tuple[np.ndarray, dict[str, tuple[int, ...]]]:
+    """`weight` without rows and columns that meet nothing but padding, and the pads and dilations that go with it."""
+    pads = window.get("pads", (0, 0, 0, 0))
+    strides, dilations = (window.get(key, (1, 1)) for key in ("strides", "dilations"))
+    axes = []
+    for at, size in enumerate(sizes):
+        axis = Axis(size, weight.shape[2 + at], strides[at], pads[at], pads[2 + at], dilations[at])
+        weight = weight.take(axis.useful_taps, 2 + at)
+        axes.append(axis.cut(axis.useful_taps))
+    ends = (*(axis.before for axis in axes), *(axis.after for axis in axes))
+    return weight, {"pads": ends, "dilations": tuple(axis.dilation for axis in axes)}
 
 
 def _fit_accumulator(

@@ -3,12 +3,13 @@
 import threading
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 
-from lowgemm import ops
-from lowgemm.ops import Output, Residual
+from lowgemm import ops, targets
+from lowgemm.ops import Output, Residual, _conv_plan
 
 from convolutions import Convolution
 from gemm_check import same
@@ -33,6 +34,9 @@ PLAIN = {
     "3d-grouped": Conv((1, 4, 5, 6, 24), 32, (2, 3, 3), padding=1, groups=4),
     "3d-window-of-one-plane": Conv((1, 4, 7, 8, 8), 16, (1, 3, 3), padding=(0, 1, 1)),
     "3d-window-of-planes-alone": Conv((1, 5, 4, 6, 8), 16, (3, 1, 1), padding=(1, 0, 0)),
+    "3d-planes-of-padding": Conv((2, 1, 7, 9, 8), 16, (3, 3, 3), padding=1),
+    "2d-rows-of-padding": Conv((1, 1, 9, 8), 16, (5, 3), padding=(3, 1)),
+    "2d-all-of-padding": Conv((1, 2, 9, 8), 16, (2, 3), (9, 1), (4, 1, 3, 1), (2, 1)),
     "3d-1x1x1": Conv((2, 4, 9, 10, 8), 24, (1, 1, 1)),
     "3d-1x1x1-strided": Conv((1, 5, 6, 7, 8), 16, (1, 1, 1), (2, 1, 3)),
 }
@@ -46,6 +50,7 @@ DEPTHWISE = {
     "3d": Conv((1, 4, 6, 7, 32), 32, (3, 3, 3), padding=1, groups=32),
     "3d-strided": Conv((2, 5, 7, 8, 19), 19, (3, 5, 3), (2, 2, 1), (1, 2, 0), groups=19),
     "3d-dilated": Conv((1, 6, 7, 9, 16), 32, (2, 3, 2), 1, (1, 2, 1), (2, 2, 3), 16),
+    "3d-planes-of-padding": Conv((2, 2, 7, 9, 20), 20, (5, 3, 3), 1, (3, 1, 1), groups=20),
     "3d-many-rows-in-a-page": Conv((1, 5, 6, 28, 32), 32, (5, 5, 5), padding=2, groups=32),
 }
 TRANSPOSED = {
@@ -81,6 +86,18 @@ def test_sums(rng, isa: str, case: str) -> None:
         conv = replace(ALL[case], x_zero_point=point)
         x, w = conv.operands(rng, kind)
         conv.check(conv.pack(w, isa), x, w)
+
+
+def test_padding_alone_is_not_multiplied(rng) -> None:
+    """A window of three planes on one plane has the kernel of a window of one."""
+    params = []
+    for kernel, padding in (((3, 3, 3), 1), ((1, 3, 3), (0, 1, 1))):
+        conv = Conv((1, 1, 7, 9, 8), 16, kernel, padding=padding)
+        x, w = conv.operands(rng)
+        with mock.patch.object(_conv_plan, "kernels", wraps=_conv_plan.kernels) as made:
+            conv.pack(w, targets.host().level)(x)
+        params.append(made.call_args.args[1])
+    assert params[0] == params[1]
 
 
 # One of every way through the kernels.

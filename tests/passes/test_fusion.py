@@ -189,6 +189,10 @@ CONVOLUTIONS = {
         weights={"w": (WG, 2.0**-9)},
         constants={"b": (np.arange(5) * 3.0).astype(np.float32).reshape(5, 1)},
     ),
+    "conv-rows-of-padding": Island(
+        [n("Conv", "X W", pads=[1, 1, 1, 1])], ["QConv"],
+        {"x": (MAP[:, :, :1], (0.5, 128))}, weights={"w": (W3, 2.0**-9)},
+    ),
     "conv-transpose": Island(
         [n("ConvTranspose", "X W", strides=[2, 2])], ["QConv", "QMove"], X, weights={"w": (WT, 2.0**-9)},
     ),
@@ -511,6 +515,12 @@ def test_island(name: str) -> None:
 def test_what_looks_like_an_island(name: str) -> None:
     """The result is right; which operators compute it is not settled."""
     compare(UNUSUAL[name])
+
+
+def test_rows_that_meet_nothing_but_padding_are_left_out() -> None:
+    fused = passes.fuse_quantized(frontend.load_onnx(ISLANDS["conv-rows-of-padding"].model()))
+    (only,) = fused.nodes
+    assert (only.attrs["weight"].shape, only.attrs["pads"]) == ((8, 8, 1, 3), (0, 1, 0, 1))
 
 
 def test_resize_of_channels_stays_float() -> None:
