@@ -26,10 +26,10 @@ def test_float_kernel_without_code_is_named(tangents: Path, monkeypatch: pytest.
     """Whatever TVM raises: it is one kernel's fault."""
     compile_kernels = objects.compile_kernels
 
-    def without_tangent(module, target, trusting):
+    def without_tangent(module, *args, **options):
         if "T.tan(" in module.script():
             raise RuntimeError("unknown intrinsic\nand a backtrace")
-        return compile_kernels(module, target, trusting)
+        return compile_kernels(module, *args, **options)
 
     monkeypatch.setattr(objects, "compile_kernels", without_tangent)
     with pytest.raises(UnsupportedOperatorError, match="the_Tan_y") as refused:
@@ -38,12 +38,12 @@ def test_float_kernel_without_code_is_named(tangents: Path, monkeypatch: pytest.
 
 
 def test_other_failures_are_not_the_models(tangents: Path, monkeypatch: pytest.MonkeyPatch):
-    def fail_together(module, target, trusting):
+    def fail_together(module, target, trusting, **options):
         if (
             trusting
         ):  # as a model's kernels are compiled, but not those that are looked at one by one
             raise RuntimeError("a defect")
-        return compile_kernels(module, target, trusting)
+        return compile_kernels(module, target, trusting, **options)
 
     compile_kernels = objects.compile_kernels
     monkeypatch.setattr(objects, "compile_kernels", fail_together)

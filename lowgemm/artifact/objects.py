@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import tvm
+from tvm import tirx
 from tvm_ffi.serialization import from_json_graph_str
 
 # Loops that a schedule marks are split where a condition on their variable changes, so that the middle is free of it.
@@ -16,30 +17,67 @@ _PASS_CONFIG = {
 # it, TVM does not look for what of the buffers is used, which takes seconds where indices are not affine.
 EXACT_BUFFERS = "lowgemm.exact_buffers"
 
+# The pass pipeline of functions that are linked with the thread pool.
+_POOLED = "lowgemm"
+
 _ALIGNMENT = re.compile(r'"data_alignment": *\d+')
 
 
 def compile_kernels(
-    module: tvm.IRModule, target: tvm.target.Target, trusting: bool = False
+    module: tvm.IRModule, target: tvm.target.Target, trusting: bool = False, pooled: bool = False
 ) -> tvm.runtime.Executable:
     """Compile every function of `module` with the passes that schedules count on.
 
     `trusting` leaves out what each function checks of its arguments' types and shapes, for callers that have: it is a
-    quarter of the code of small functions.
+    quarter of the code of small functions. `pooled`: parallel loops tell how many iterations they have, by the pool's
+    `lg_announce`, with which the functions must be linked.
     """
     exact = all(EXACT_BUFFERS in (func.attrs or {}) for func in module.functions.values())
     disabled = ["s_tir.CompactBufferAllocation"] if exact else []
     config = {**_PASS_CONFIG, "tirx.disable_assert": trusting}
     with tvm.transform.PassContext(opt_level=3, config=config, disabled_pass=disabled):
-        return tvm.compile(module, target=target)
+        return tvm.compile(module, target=target, tir_pipeline=_POOLED if pooled else "default")
+
+
+def _pooled_pipeline():
+    lowering, *finalizing = tirx.get_tir_pipeline("default")
+    return tvm.ir.transform.Sequential([lowering, _announce_parallel_loops]), *finalizing
+
+
+tirx.register_tir_pipeline(_POOLED, _pooled_pipeline)
+
+
+@tirx.transform.prim_func_pass(opt_level=0)
+def _announce_parallel_loops(func: tirx.PrimFunc, _module, _context) -> tirx.PrimFunc:
+    """parallel for i in n  ->  announce(n); parallel for i in n"""
+    return func.with_body(_announced(func.body))
+
+
+def _announced(stmt: tirx.Stmt) -> tirx.Stmt:
+    if isinstance(stmt, tirx.SeqStmt):
+        return tirx.SeqStmt([_announced(each) for each in stmt.seq])
+    if isinstance(stmt, tirx.AttrStmt):
+        return tirx.AttrStmt(stmt.node, stmt.attr_key, stmt.value, _announced(stmt.body))
+    if isinstance(stmt, tirx.IfThenElse):
+        other = stmt.else_case and _announced(stmt.else_case)
+        return tirx.IfThenElse(stmt.condition, _announced(stmt.then_case), other)
+    if not isinstance(stmt, tirx.For):
+        return stmt
+    if stmt.kind == tirx.ForKind.PARALLEL:
+        call = tirx.call_extern("int32", "lg_announce", stmt.extent.astype("int64"))
+        return tirx.SeqStmt([tirx.Evaluate(call), stmt])
+    head = (stmt.loop_var, stmt.min, stmt.extent, stmt.kind)
+    return tirx.For(*head, _announced(stmt.body), stmt.thread_binding, stmt.annotations)
 
 
 def emit_object(module: tvm.IRModule, target: tvm.target.Target, trusting: bool = False) -> bytes:
     """Compile every function of `module`; `f` is exported as the C symbol `__tvm_ffi_f`, position independent.
 
+    It is linked with the thread pool, artifact/csrc/threads.c.
+
     `trusting` is that of `compile_kernels`.
     """
-    executable = compile_kernels(module, target, trusting)
+    executable = compile_kernels(module, target, trusting, pooled=True)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernels.o"
         executable.mod.write_to_file(str(path), "o")

@@ -74,7 +74,7 @@ class Runtime:
         self.run = self.handle.lgops_run
         self.run.argtypes = [ctypes.c_void_p]
         self.handle.lgops_message.restype = ctypes.c_char_p
-        self._storage = (ctypes.c_void_p * 4)()
+        self._storage = (ctypes.c_void_p * 5)()
         self.hooks = ctypes.byref(self._storage)
         self.handle.lgops_connect(self.hooks)
         self.threads = len(os.sched_getaffinity(0))

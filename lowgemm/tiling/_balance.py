@@ -1,16 +1,12 @@
 """How evenly the thread pool can share a parallel loop."""
 
-# The thread pool cuts a parallel loop into so many tasks for each thread (artifact/csrc/threads.c).
-_TASKS_PER_THREAD = 4
-
 
 def parallel_loss(extent: int, threads: int) -> float:
-    """The time of a parallel loop of equal iterations over that of one divided evenly: at least 1."""
-    if threads == 1:
-        return 1.0
-    stretch = -(-extent // (_TASKS_PER_THREAD * threads))
-    tasks = -(-extent // stretch)
-    return -(-tasks // threads) * stretch * threads / extent
+    """The time of a parallel loop of equal iterations over that of one divided evenly: at least 1.
+
+    Threads have as many iterations as each other, or one more (artifact/csrc/threads.c).
+    """
+    return -(-extent // threads) * threads / extent
 
 
 def balanced_divisor(n: int, limit: int, threads: int, edge: float, others: int = 1) -> int:

@@ -2,7 +2,6 @@
  * they fell asleep, with more threads than CPUs, and in a child after fork(). Prints nothing and returns 0 if all is well. */
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <pthread.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -10,33 +9,47 @@
 
 #include "lowgemm_internal.h"
 
-enum { CALLERS = 3, POOLS = 6, JOBS = 4000, MOST_TASKS = 40 };
+enum { CALLERS = 3, POOLS = 6, JOBS = 4000, MOST_TASKS = 40, MOST_ITERATIONS = 250, FEW_ITERATIONS = 192 };
 
 typedef struct {
-  int counts[MOST_TASKS]; /* written without atomics: the pool alone keeps the threads apart */
-  int num_task;
+  int counts[MOST_ITERATIONS]; /* written without atomics: the pool alone keeps the threads apart */
+  int iterations;
+  int num_task; /* what tasks must be told, if it is known */
   int fails;
 } job;
 
+/* As many iterations as TVM's code gives a task. */
 static int count(int id, lg_group *group, void *closure) {
   job *j = closure;
-  if (id < 0 || id >= j->num_task || group->num_task != j->num_task) abort();
+  if (id < 0 || id >= group->num_task || (j->num_task && group->num_task != j->num_task)) abort();
   volatile unsigned char *block = lg_current ? lg_stack_push(&lg_current->stack, 64u + 100u * (unsigned)id) : NULL;
   if (block) block[0] = block[63] = 1;
-  j->counts[id]++;
+  int each = (j->iterations + group->num_task - 1) / group->num_task;
+  for (int i = id * each; i < (id + 1) * each && i < j->iterations; i++) j->counts[i]++;
   if (block) lg_stack_pop(&lg_current->stack, (void *)block);
   return id == 0 && j->fails ? -1 : 0;
 }
 
-static int right(lg_pool *pool, int num_task, int fails) {
-  job j;
-  memset(&j, 0, sizeof j);
-  j.num_task = num_task;
-  j.fails = fails;
-  if (lg_pool_launch(pool, count, &j, num_task) != (fails ? -1 : 0)) return 0;
-  for (int i = 0; i < num_task && !fails; i++)
-    if (j.counts[i] != 1) return 0;
+static int launch(lg_pool *pool, job *j, int num_task) {
+  if (lg_pool_launch(pool, count, j, num_task) != (j->fails ? -1 : 0)) return 0;
+  for (int i = 0; i < j->iterations && !j->fails; i++)
+    if (j->counts[i] != 1) return 0;
   return 1;
+}
+
+static int right(lg_pool *pool, int num_task, int fails) {
+  job j = {.iterations = num_task, .num_task = num_task, .fails = fails};
+  return launch(pool, &j, num_task);
+}
+
+/* A kernel's loop, which it has announced. If its iterations do not divide evenly, tasks are called for each. */
+static int right_loop(lg_pool *pool, int iterations, int fails) {
+  int tasks = lg_pool_threads(pool) == 1 ? 1 : 4 * lg_pool_threads(pool);
+  if (iterations < tasks) tasks = iterations;
+  int each = iterations <= FEW_ITERATIONS && iterations % tasks;
+  job j = {.iterations = iterations, .num_task = each ? iterations : 0, .fails = fails};
+  lg_announce(iterations);
+  return launch(pool, &j, 0);
 }
 
 static void *caller(void *argument) {
@@ -48,6 +61,8 @@ static void *caller(void *argument) {
     lg_current = &slot;
     for (int i = 0; i < JOBS; i++) {
       if (!right(pool, 1 + rand_r(&seed) % MOST_TASKS, rand_r(&seed) % 50 == 0)) return "a task was lost or done twice";
+      if (!right_loop(pool, 1 + rand_r(&seed) % MOST_ITERATIONS, rand_r(&seed) % 50 == 0))
+        return "an iteration was lost or done twice";
       if (rand_r(&seed) % 50 == 0) usleep(rand_r(&seed) % 400); /* around the time after which workers sleep */
     }
     lg_current = NULL;

@@ -116,6 +116,12 @@ extern _Thread_local lg_slot *lg_current;
 lg_pool *lg_pool_create(int threads);
 void lg_pool_destroy(lg_pool *pool);
 int lg_pool_threads(const lg_pool *pool);
+/* Run `num_task` tasks, or, if that is 0, a kernel's parallel loop in as many as suit. */
 int lg_pool_launch(lg_pool *pool, lg_task task, void *closure, int num_task);
+
+/* Kernels call this before each parallel loop: how many iterations it has. Returns 0, which nobody needs. */
+int32_t lg_announce(int64_t iterations);
+/* What this thread's kernel announced, for the one loop that follows; 0 if nothing, or too many to matter. */
+int lg_announced(void);
 
 #endif

@@ -4,6 +4,9 @@
  * one by one. Nobody waits for a worker to wake: if none does, the caller does all the work itself. So a region costs no
  * wake-up when it is short, load from other processes slows it but cannot hang it, and no result depends on who ran what.
  *
+ * Kernels announce how many iterations a parallel loop has. Where tasks would have unequal numbers of them, a task is as
+ * many calls of the loop as it has iterations, so that tasks differ by one at most.
+ *
  * Every thread has a share of the tasks, consecutive ones, and takes from the others' when it has done its own: from
  * layer to layer it then works on the same part of an image, which lies in its own cache.
  *
@@ -22,7 +25,7 @@
 
 #include "lowgemm_internal.h"
 
-enum { SPIN_NANOSECONDS = 100000, TASKS_PER_THREAD = 4 };
+enum { SPIN_NANOSECONDS = 100000, TASKS_PER_THREAD = 4, FEW_ITERATIONS = 192 };
 
 typedef struct {
   pthread_t thread;
@@ -44,6 +47,7 @@ struct lg_pool {
   _Alignas(64) _Atomic(lg_task) task;
   _Atomic(void *) closure;
   _Atomic int num_task;
+  _Atomic int iterations; /* of the loop, where tasks are called for each; else 0 */
   _Atomic int failed;
   _Alignas(64) _Atomic int done;
   _Alignas(64) _Atomic uint32_t wake; /* the futex that idle workers sleep on */
@@ -52,6 +56,18 @@ struct lg_pool {
 };
 
 _Thread_local lg_slot *lg_current;
+static _Thread_local int announced;
+
+int32_t lg_announce(int64_t iterations) {
+  announced = iterations <= FEW_ITERATIONS ? (int)iterations : 0;
+  return 0;
+}
+
+int lg_announced(void) {
+  int iterations = announced;
+  announced = 0;
+  return iterations;
+}
 
 /* How many forks lie between the process that loaded this library and this one. A child has none of its parent's workers. */
 static atomic_uint forks;
@@ -82,14 +98,17 @@ static void work_on(lg_pool *pool, int index) {
     lg_task task = atomic_load_explicit(&pool->task, memory_order_acquire);
     void *closure = atomic_load_explicit(&pool->closure, memory_order_acquire);
     int num_task = atomic_load_explicit(&pool->num_task, memory_order_acquire);
+    int iterations = atomic_load_explicit(&pool->iterations, memory_order_acquire);
     uint32_t next = (uint32_t)ticket;
     if ((int)next >= share_end(pool, index, num_task)) return;
     if (!atomic_compare_exchange_weak_explicit(share_ticket, &ticket, ticket + 1, memory_order_acq_rel,
                                                memory_order_relaxed))
       continue;
-    lg_group group = {NULL, num_task};
-    if (task((int)next, &group, closure) != 0)
-      atomic_store_explicit(&pool->failed, 1, memory_order_relaxed);
+    int of = iterations ? iterations : num_task;
+    lg_group group = {NULL, of};
+    int last = (int)((int64_t)(next + 1) * of / num_task);
+    for (int i = (int)((int64_t)next * of / num_task); i < last; i++)
+      if (task(i, &group, closure) != 0) atomic_store_explicit(&pool->failed, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&pool->done, 1, memory_order_release);
   }
 }
@@ -202,8 +221,16 @@ void lg_pool_destroy(lg_pool *pool) {
 int lg_pool_threads(const lg_pool *pool) { return pool->threads; }
 
 int lg_pool_launch(lg_pool *pool, lg_task task, void *closure, int num_task) {
+  int iterations = lg_announced();
   /* More tasks than threads, so that a thread which is slowed down leaves work to the others. */
-  if (num_task <= 0) num_task = pool->threads == 1 ? 1 : pool->threads * TASKS_PER_THREAD;
+  if (num_task <= 0) {
+    num_task = pool->threads == 1 ? 1 : pool->threads * TASKS_PER_THREAD;
+    if (iterations && iterations < num_task) num_task = iterations;
+    /* A task of TVM's makes ceil(iterations / tasks) of them, and the last ones none. */
+    if (iterations % num_task == 0) iterations = 0;
+  } else {
+    iterations = 0;
+  }
   if (pool->threads == 1 || num_task == 1) {
     lg_group group = {NULL, num_task};
     for (int i = 0; i < num_task; i++)
@@ -221,6 +248,7 @@ int lg_pool_launch(lg_pool *pool, lg_task task, void *closure, int num_task) {
   atomic_store_explicit(&pool->task, task, memory_order_release);
   atomic_store_explicit(&pool->closure, closure, memory_order_release);
   atomic_store_explicit(&pool->num_task, num_task, memory_order_release);
+  atomic_store_explicit(&pool->iterations, iterations, memory_order_release);
   set_tickets(pool, num_task, 1);
   wake_all(pool);
   work(pool, 0);

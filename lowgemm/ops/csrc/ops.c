@@ -27,8 +27,10 @@ static _Thread_local char message[512]; /* what a kernel said before it failed *
 static int parallel_launch(lg_task task, void *closure, int num_task) {
   lg_group group = {NULL, 1};
   /* Workers have slots of the pool's. */
-  if (alone || lg_current != &own || !pool || lg_pool_threads(pool) == 1 || pthread_mutex_trylock(&pool_taken) != 0)
+  if (alone || lg_current != &own || !pool || lg_pool_threads(pool) == 1 || pthread_mutex_trylock(&pool_taken) != 0) {
+    lg_announced();
     return task(0, &group, closure);
+  }
   alone = 1;
   int status = lg_pool_launch(pool, task, closure, num_task);
   alone = 0;
@@ -57,6 +59,7 @@ EXPORT void lgops_connect(lgops_hooks *hooks) {
   hooks->workspace_alloc = (void *)workspace_alloc;
   hooks->workspace_free = (void *)workspace_free;
   hooks->error = kernel_error;
+  hooks->announce = lg_announce;
 }
 
 /* ---- threads ---- */

@@ -7,6 +7,7 @@
 typedef struct {
   void *parallel_launch, *workspace_alloc, *workspace_free;
   void (*error)(const char *text);
+  int32_t (*announce)(int64_t iterations);
 } lgops_hooks;
 
 /* A call of one kernel, or of a family of kernels for tiles of 1 to `tile` rows. */

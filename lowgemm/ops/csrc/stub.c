@@ -7,13 +7,17 @@
 
 void *__TVMBackendParallelLaunch, *__TVMBackendAllocWorkspace, *__TVMBackendFreeWorkspace;
 static void (*report)(const char *text);
+static int32_t (*announce)(int64_t iterations);
 
 EXPORT void lgops_hook(const lgops_hooks *hooks) {
   __TVMBackendParallelLaunch = hooks->parallel_launch;
   __TVMBackendAllocWorkspace = hooks->workspace_alloc;
   __TVMBackendFreeWorkspace = hooks->workspace_free;
   report = hooks->error;
+  announce = hooks->announce;
 }
+
+int32_t lg_announce(int64_t iterations) { return announce(iterations); }
 
 void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int32_t count) {
   char text[512];
