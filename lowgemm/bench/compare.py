@@ -12,7 +12,7 @@ import numpy as np
 
 from lowgemm.bench.host import Setting
 from lowgemm.bench.record import LOWGEMM, Row, reason
-from lowgemm.bench.timing import interleaved
+from lowgemm.bench.timing import GAUGE, interleaved
 
 
 class Contestant(Protocol):
@@ -92,7 +92,11 @@ def compare(
                     wrong.add(name)
             if name not in wrong or name != LOWGEMM:
                 contestants[name] = contestant
-        times = interleaved(contestants, setting.seconds, setting.flush)
+        gauge = setting.gauges.get(work.peak)
+        times = interleaved(contestants, setting.seconds, setting.flush, gauge)
+    peak_gops = setting.peak_gops(work.peak)
+    if gauge and (gauged := times.pop(GAUGE, None)):
+        peak_gops = 2e-3 * gauge.macs / gauged.median
     own = times.get(LOWGEMM)
     read_share = None
     if own and work.read_rate:
@@ -104,7 +108,7 @@ def compare(
         threads=setting.threads,
         state=setting.state,
         macs=work.macs,
-        peak_gops=setting.peak_gops(work.peak),
+        peak_gops=peak_gops,
         times={name: taken for name, taken in times.items() if name not in wrong},
         wrong={name: taken for name, taken in times.items() if name in wrong},
         errors=errors,

@@ -29,6 +29,7 @@ _PACKAGES = (
     "onednn-cpu-gomp",
 )
 STATES = ("warm", "flushed")
+_GAUGED = ("dot_gops", "fma_gops")
 
 
 def pin(threads: int) -> None:
@@ -54,6 +55,7 @@ class Setting:
         peaks: as `measure_peaks` gives them, of `threads` threads.
         caches: bytes of each cache, "L1" first.
         flush: for the state "flushed", what empties the caches.
+        gauges: runs at the rates of `peaks`, "dot_gops" and "fma_gops", to be timed in the same rounds as a row.
     """
 
     threads: int
@@ -62,6 +64,7 @@ class Setting:
     peaks: Mapping[str, Mapping[str, float]]
     caches: Mapping[str, int]
     flush: Callable[[], object] | None = field(default=None, compare=False)
+    gauges: Mapping[str, peak.DotRuns] = field(default_factory=dict, compare=False)
 
     def peak_gops(self, kind: str) -> float:
         """The highest rate of `kind`, "dot_gops" or "fma_gops".
@@ -103,7 +106,9 @@ def prepare(
     caches = described["caches"]
     flush = cache_flusher(max(caches.values(), default=0)) if state == "flushed" else None
     peaks = described["peaks"][str(threads)]
-    return described, Setting(threads, seconds, state, peaks, caches, flush)
+    fastest = {kind: max(peaks[kind], key=lambda name: peaks[kind][name]) for kind in _GAUGED}
+    gauges = {kind: peak.DotRuns(name, threads) for kind, name in fastest.items()}
+    return described, Setting(threads, seconds, state, peaks, caches, flush, gauges)
 
 
 def describe(threads: int, root: Path | None = None) -> dict[str, Any]:

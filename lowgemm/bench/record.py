@@ -26,7 +26,7 @@ class Row:
 
     Attributes:
         macs: multiply-accumulates of one run; each counts as two operations.
-        peak_gops: what the cores used can reach together.
+        peak_gops: what the cores used reach together, in the same rounds.
         times: by contestant whose result is right; "lowgemm" is missing where it could not do the work.
         wrong: by peer whose result is wrong; these are shown, and count for no ratio but `ratio_any`.
         errors: by contestant, distance to the reference result relative to that result's norm.
@@ -107,6 +107,7 @@ class Row:
             "ratio_p10": self.ratio_p10,
             "ratio_any": self.ratio_any,
             "gops": gops,
+            "peak_gops": self.peak_gops,
             "peak_share": gops and gops / self.peak_gops,
             "roofline_us": self.roofline_us,
             "roofline_share": own and self.roofline_us and self.roofline_us / own.median,

@@ -18,7 +18,7 @@ PROGRAM = r"""
 #include <time.h>
 #include <unistd.h>
 
-enum { ACCUMULATORS = 12, REPEATS = 40 };
+enum { ACCUMULATORS = 12, REPEATS = 40, MOST_THREADS = 64 };
 
 #define CLOBBERS "cc", "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", \
     "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15"
@@ -63,7 +63,7 @@ static void tiles(long rounds) {
       : "+r"(rounds) : "m"(config) : "cc", "memory");
 }
 
-static const struct {
+static const struct sequence {
   const char *name;
   void (*run)(long rounds);
   int macs;  /* multiply-accumulates for each accumulator and turn */
@@ -122,9 +122,9 @@ static void run_copy(const struct work *work, char *data) {
   for (long i = 0; i < work->count; i++) copy_all(data, data + half, half);
 }
 
-/* The threads begin each repeat together. Another process may take a core during any of them: the fastest one counts,
- * from the first thread's start to the last one's end. */
-static double starts[64], ends[64];
+/* The threads begin each repeat together, which lasts from the first one's start to the last one's end. */
+static double starts[MOST_THREADS], ends[MOST_THREADS], *durations;
+static int repeats;
 static const struct work *shared;
 static atomic_int arrived, generation;
 
@@ -145,8 +145,7 @@ static void *repeat(void *number) {
   char *data = shared->bytes ? aligned_alloc(256, shared->bytes) : NULL;
   if (shared->bytes && !data) exit(1);
   if (data) memset(data, 1, shared->bytes);
-  static double fastest = 1e9;
-  for (int i = 0; i < REPEATS; i++) {
+  for (int i = 0; i < repeats; i++) {
     wait_for_all();
     starts[me] = seconds();
     shared->run(shared, data);
@@ -158,36 +157,64 @@ static void *repeat(void *number) {
       if (starts[t] < first) first = starts[t];
       if (ends[t] > last) last = ends[t];
     }
-    if (last - first < fastest) fastest = last - first;
+    durations[i] = last - first;
   }
   free(data);
-  return &fastest;
+  return NULL;
 }
 
-static double best(const struct work *work) {
-  pthread_t threads[64];
+/* The seconds of each of `count` repeats. */
+static void time_repeats(const struct work *work, int count, double *taken) {
+  pthread_t threads[MOST_THREADS];
   shared = work;
+  repeats = count;
+  durations = taken;
   for (long t = 1; t < work->threads; t++)
     if (pthread_create(&threads[t], NULL, repeat, (void *)t)) exit(1);
-  double fastest = *(double *)repeat((void *)0);
+  repeat((void *)0);
   for (int t = 1; t < work->threads; t++) pthread_join(threads[t], NULL);
+}
+
+/* Another process may take a core during any of the repeats: the fastest one counts. */
+static double best(const struct work *work) {
+  double taken[REPEATS], fastest = 1e9;
+  time_repeats(work, REPEATS, taken);
+  for (int i = 0; i < REPEATS; i++)
+    if (taken[i] < fastest) fastest = taken[i];
   return fastest;
+}
+
+static const struct sequence *find(const char *name) {
+  for (unsigned i = 0; i < sizeof SEQUENCES / sizeof *SEQUENCES; i++)
+    if (!strcmp(name, SEQUENCES[i].name)) return &SEQUENCES[i];
+  return NULL;
+}
+
+static double macs_of(const struct sequence *sequence, const struct work *work) {
+  return 4.0 * ACCUMULATORS * sequence->macs * work->count * work->threads;
+}
+
+/* For a library: the seconds of each of `runs` repeats of `rounds` rounds of a sequence. Returns how many products one
+ * has, or 0 if it cannot be run. */
+double time_dots(const char *name, int threads, long rounds, int runs, double *taken) {
+  const struct sequence *sequence = find(name);
+  if (!sequence || threads < 1 || threads > MOST_THREADS || (sequence->run == tiles && !permit_tiles())) return 0;
+  struct work work = {run_dot, sequence->run, 0, rounds, threads};
+  time_repeats(&work, runs, taken);
+  return macs_of(sequence, &work);
 }
 
 int main(int argc, char **argv) {
   if (argc != 4) return 2;
   int threads = atoi(argv[3]);
-  if (threads < 1 || threads > 64) return 2;
+  if (threads < 1 || threads > MOST_THREADS) return 2;
   if (!strcmp(argv[1], "dot")) {
-    for (unsigned i = 0; i < sizeof SEQUENCES / sizeof *SEQUENCES; i++) {
-      if (strcmp(argv[2], SEQUENCES[i].name)) continue;
-      if (SEQUENCES[i].run == tiles && !permit_tiles()) return 3;
-      struct work work = {run_dot, SEQUENCES[i].run, 0, 100000, threads};  /* 1 to 4 ms; tiles 30 */
-      double macs = 4.0 * ACCUMULATORS * SEQUENCES[i].macs * work.count * threads;
-      printf("%.6g\n", 2e-9 * macs / best(&work));
-      return 0;
-    }
-    return 2;
+    const struct sequence *sequence = find(argv[2]);
+    if (!sequence) return 2;
+    if (sequence->run == tiles && !permit_tiles()) return 3;
+    struct work work = {run_dot, sequence->run, 0, 100000, threads};  /* 1 to 4 ms; tiles 30 */
+    printf("%.6g\n", 2e-9 * macs_of(sequence, &work) / best(&work));
+    return 0;
   }
   int copies = !strcmp(argv[1], "copy");
   long bytes = atol(argv[2]) / 512 * 512;

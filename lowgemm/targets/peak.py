@@ -4,6 +4,7 @@ Both are measured, by a small C program that is compiled when it is needed. A cl
 instructions per cycle would be wrong on machines that change their clock under vector load.
 """
 
+import ctypes
 import functools
 import importlib.util
 import os
@@ -26,6 +27,8 @@ _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 # Caches that no other core shares.
 OWN_CACHES = ("L1", "L2")
 _LEAST_BYTES = 512
+# Of one of `DotRuns`: some 0.1 ms, of tiles 1 ms.
+_ROUNDS = 4000
 # More than the last-level cache, but no more than a small machine can spare.
 _MEMORY_BYTES = (64 << 20, 512 << 20)
 
@@ -61,6 +64,38 @@ def measure_fma_rates(level: str, threads: int = 1) -> dict[str, float]:
     name = f"vfmadd231ps {'zmm' if _runnable(level).vector_bits == 512 else 'ymm'}"
     with _program() as program:
         return {name: _run(program, "dot", name, threads)}
+
+
+class DotRuns:
+    """Runs of an instruction sequence's products on several cores, to be timed among other work.
+
+    Args:
+        sequence: a key of what `measure_dot_rates` or `measure_fma_rates` returns.
+        threads: cores that work at the same time.
+
+    Raises:
+        TargetError: this CPU does not run the sequence, or there is no C compiler.
+    """
+
+    def __init__(self, sequence: str, threads: int) -> None:
+        self._arguments = (sequence.encode(), threads, ctypes.c_long(_ROUNDS))
+        self._time = _library().time_dots
+        self._time.restype = ctypes.c_double
+        self.macs = int(self._time(*self._arguments, 1, (ctypes.c_double * 1)()))
+        if not self.macs:
+            raise TargetError(f"cannot run {sequence} on {threads} threads")
+
+    def __call__(self, runs: int) -> list[float]:
+        """The seconds of each of `runs` runs, of `macs` multiply-accumulates together."""
+        seconds = (ctypes.c_double * runs)()
+        self._time(*self._arguments, runs, seconds)
+        return list(seconds)
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    with _program("-shared", "-fPIC") as program:
+        return ctypes.CDLL(str(program))
 
 
 def _runnable(level: str) -> CpuTarget:
@@ -137,12 +172,12 @@ def _sequences(target: CpuTarget) -> tuple[str, ...]:
 
 
 @contextmanager
-def _program() -> Iterator[Path]:
+def _program(*flags: str) -> Iterator[Path]:
     """The compiled program, for as long as the block runs."""
     with tempfile.TemporaryDirectory(prefix="lowgemm-peak-") as folder:
         source, program = Path(folder) / "peak.c", Path(folder) / "peak"
         source.write_text(PROGRAM)
-        command = [*_compiler(), "-O1", "-pthread", "-o", str(program), str(source)]
+        command = [*_compiler(), "-O1", "-pthread", *flags, "-o", str(program), str(source)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             lines = done.stderr.strip().splitlines()

@@ -75,6 +75,21 @@ def test_everybody_is_checked_before_anybody_is_timed() -> None:
     assert row.read_share == pytest.approx(0.2), "100 bytes in 1 us of 0.5 GB/s"
 
 
+def test_the_peak_is_that_of_the_same_rounds() -> None:
+    """1 MMACs in 20 us are 100 GOPS, whatever was measured before; lowgemm does 50 000 in 1 us."""
+
+    class Gauge(Fake):
+        macs = 1_000_000
+
+    gauge = Gauge(RIGHT, 20.0, [])
+    makers = {"lowgemm": lambda: Fake(RIGHT, 1.0, [])}
+    peaks = {**PEAKS, "dot_gops": {"before": 7.0}}
+    gauged = Setting(1, 0.0, "warm", peaks, CACHES, gauges={"dot_gops": gauge})  # pyright: ignore[reportArgumentType]
+    row = compare(WORK, makers, lambda *_: None, gauged)
+    assert row.peak_gops == pytest.approx(100.0) and set(row.times) == {"lowgemm"}
+    assert row.to_json()["peak_share"] == pytest.approx(1.0)
+
+
 def test_a_wrong_peer_is_timed_apart() -> None:
     row = run([], lowgemm=RIGHT, bad=WRONG, good=RIGHT)
     assert set(row.times) == {"lowgemm", "good"} and set(row.wrong) == {"bad"}

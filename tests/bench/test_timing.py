@@ -34,6 +34,16 @@ def test_everyone_has_as_many_turns() -> None:
     }
 
 
+def test_a_gauge_has_turns_and_is_no_yardstick() -> None:
+    """Beside it, someone 64 times as slow still has every round."""
+    log: list[str] = []
+    times = timing.interleaved(
+        {"a": contestant(log, "a", 2**-6)}, 0, gauge=contestant(log, "g", 2**-12)
+    )
+    assert times["a"].runs == 10
+    assert times[timing.GAUGE] == Times(*[2**-12 * 1e6] * 3, runs=10 * 122)
+
+
 def test_nobody_always_follows_the_same_one() -> None:
     log: list[str] = []
     contestants = {name: contestant(log, name, 1.0) for name in "abc"}

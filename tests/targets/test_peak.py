@@ -18,6 +18,19 @@ def test_every_sequence_of_the_best_level_is_measured(threads: int) -> None:
     assert 1 < fma < max(rates.values()), "8-bit products are faster than float32 ones"
 
 
+@pytest.mark.isa("avx2")
+def test_runs_of_products_have_a_known_number_of_them() -> None:
+    """Two threads do twice as many; a rate is never far above the peak."""
+    name = "vpmaddubsw+vpmaddwd+vpaddd ymm"
+    one, two = peak.DotRuns(name, 1), peak.DotRuns(name, 2)
+    assert two.macs == 2 * one.macs
+    seconds = one(20)
+    assert len(seconds) == 20 and min(seconds) > 0
+    assert 2e-9 * one.macs / min(seconds) < 2 * peak.measure_dot_rates("avx2")[name]
+    with pytest.raises(TargetError, match="cannot run vpmaddubsw on 1 threads"):
+        peak.DotRuns("vpmaddubsw", 1)
+
+
 def test_every_cache_and_memory_is_read_and_copied() -> None:
     names = [*peak.cache_sizes(), "memory"]
     for measure in (peak.measure_read_rates, peak.measure_copy_rates):
