@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from lowgemm.ops import _library
+
 import isa
 
 _ROOT = Path(__file__).parent.parent
@@ -32,7 +34,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Kernels of `lowgemm.ops` are kept in a folder that all workers of this run share, unless one is named."""
+    """Kernels of `lowgemm.ops` are kept in a folder that all workers of this run share, unless one is named.
+
+    An operator that writes past the end of a temporary buffer ends the process (artifact/csrc/memory.c).
+    """
+    _library._FLAGS = (*_library._FLAGS, "-DLG_GUARD")
     if not hasattr(config, "workerinput") and _CACHE not in os.environ:
         config.stash[_own_cache] = os.environ[_CACHE] = tempfile.mkdtemp(prefix="lowgemm-tests-")
 

@@ -248,6 +248,7 @@ def _source_digest() -> str:
         for file in files:
             if file.suffix in (".py", ".c", ".h"):
                 digest.update(file.read_bytes())
+    digest.update(" ".join(_FLAGS).encode())
     for package in ("tvm", "tvm_ffi"):  # importlib.metadata would take longer than all the rest
         spec = importlib.util.find_spec(package)
         for folder in (spec and spec.submodule_search_locations) or ():
