@@ -176,9 +176,8 @@ static void time_repeats(const struct work *work, int count, double *taken) {
 }
 
 /* Another process may take a core during any of the repeats: the fastest one counts. */
-static double best(const struct work *work) {
-  double taken[REPEATS], fastest = 1e9;
-  time_repeats(work, REPEATS, taken);
+static double best(const double *taken) {
+  double fastest = 1e9;
   for (int i = 0; i < REPEATS; i++)
     if (taken[i] < fastest) fastest = taken[i];
   return fastest;
@@ -190,38 +189,34 @@ static const struct sequence *find(const char *name) {
   return NULL;
 }
 
-static double macs_of(const struct sequence *sequence, const struct work *work) {
-  return 4.0 * ACCUMULATORS * sequence->macs * work->count * work->threads;
-}
-
-/* For a library: the seconds of each of `runs` repeats of `rounds` rounds of a sequence. Returns how many products one
- * has, or 0 if it cannot be run. */
+/* For a library, too: the seconds of each of `runs` repeats of `rounds` rounds of a sequence. Returns how many products
+ * one has, or 0 if it cannot be run. */
 double time_dots(const char *name, int threads, long rounds, int runs, double *taken) {
   const struct sequence *sequence = find(name);
   if (!sequence || threads < 1 || threads > MOST_THREADS || (sequence->run == tiles && !permit_tiles())) return 0;
   struct work work = {run_dot, sequence->run, 0, rounds, threads};
   time_repeats(&work, runs, taken);
-  return macs_of(sequence, &work);
+  return 4.0 * ACCUMULATORS * sequence->macs * rounds * threads;
 }
 
 int main(int argc, char **argv) {
   if (argc != 4) return 2;
   int threads = atoi(argv[3]);
-  if (threads < 1 || threads > MOST_THREADS) return 2;
+  double taken[REPEATS];
   if (!strcmp(argv[1], "dot")) {
-    const struct sequence *sequence = find(argv[2]);
-    if (!sequence) return 2;
-    if (sequence->run == tiles && !permit_tiles()) return 3;
-    struct work work = {run_dot, sequence->run, 0, 100000, threads};  /* 1 to 4 ms; tiles 30 */
-    printf("%.6g\n", 2e-9 * macs_of(sequence, &work) / best(&work));
+    double macs = time_dots(argv[2], threads, 100000, REPEATS, taken);  /* 1 to 4 ms; tiles 30 */
+    if (!macs) return 2;
+    printf("%.6g\n", 2e-9 * macs / best(taken));
     return 0;
   }
+  if (threads < 1 || threads > MOST_THREADS) return 2;
   int copies = !strcmp(argv[1], "copy");
   long bytes = atol(argv[2]) / 512 * 512;
   if (bytes <= 0) return 2;
   long count = (32L << 20) / bytes + 1;
   struct work work = {copies ? run_copy : run_read, 0, bytes, count, threads};
-  printf("%.6g\n", 1e-9 * bytes * count * threads / best(&work));
+  time_repeats(&work, REPEATS, taken);
+  printf("%.6g\n", 1e-9 * bytes * count * threads / best(taken));
   return 0;
 }
 """

@@ -47,7 +47,7 @@ struct lg_pool {
   _Alignas(64) _Atomic(lg_task) task;
   _Atomic(void *) closure;
   _Atomic int num_task;
-  _Atomic int iterations; /* of the loop, where tasks are called for each; else 0 */
+  _Atomic int calls; /* of the task function, divided among the tasks */
   _Atomic int failed;
   _Alignas(64) _Atomic int done;
   _Alignas(64) _Atomic uint32_t wake; /* the futex that idle workers sleep on */
@@ -98,16 +98,15 @@ static void work_on(lg_pool *pool, int index) {
     lg_task task = atomic_load_explicit(&pool->task, memory_order_acquire);
     void *closure = atomic_load_explicit(&pool->closure, memory_order_acquire);
     int num_task = atomic_load_explicit(&pool->num_task, memory_order_acquire);
-    int iterations = atomic_load_explicit(&pool->iterations, memory_order_acquire);
+    int calls = atomic_load_explicit(&pool->calls, memory_order_acquire);
     uint32_t next = (uint32_t)ticket;
     if ((int)next >= share_end(pool, index, num_task)) return;
     if (!atomic_compare_exchange_weak_explicit(share_ticket, &ticket, ticket + 1, memory_order_acq_rel,
                                                memory_order_relaxed))
       continue;
-    int of = iterations ? iterations : num_task;
-    lg_group group = {NULL, of};
-    int last = (int)((int64_t)(next + 1) * of / num_task);
-    for (int i = (int)((int64_t)next * of / num_task); i < last; i++)
+    lg_group group = {NULL, calls};
+    int last = (int)((int64_t)(next + 1) * calls / num_task);
+    for (int i = (int)((int64_t)next * calls / num_task); i < last; i++)
       if (task(i, &group, closure) != 0) atomic_store_explicit(&pool->failed, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&pool->done, 1, memory_order_release);
   }
@@ -222,14 +221,13 @@ int lg_pool_threads(const lg_pool *pool) { return pool->threads; }
 
 int lg_pool_launch(lg_pool *pool, lg_task task, void *closure, int num_task) {
   int iterations = lg_announced();
+  int calls = num_task;
   /* More tasks than threads, so that a thread which is slowed down leaves work to the others. */
   if (num_task <= 0) {
     num_task = pool->threads == 1 ? 1 : pool->threads * TASKS_PER_THREAD;
     if (iterations && iterations < num_task) num_task = iterations;
     /* A task of TVM's makes ceil(iterations / tasks) of them, and the last ones none. */
-    if (iterations % num_task == 0) iterations = 0;
-  } else {
-    iterations = 0;
+    calls = iterations % num_task ? iterations : num_task;
   }
   if (pool->threads == 1 || num_task == 1) {
     lg_group group = {NULL, num_task};
@@ -248,7 +246,7 @@ int lg_pool_launch(lg_pool *pool, lg_task task, void *closure, int num_task) {
   atomic_store_explicit(&pool->task, task, memory_order_release);
   atomic_store_explicit(&pool->closure, closure, memory_order_release);
   atomic_store_explicit(&pool->num_task, num_task, memory_order_release);
-  atomic_store_explicit(&pool->iterations, iterations, memory_order_release);
+  atomic_store_explicit(&pool->calls, calls, memory_order_release);
   set_tickets(pool, num_task, 1);
   wake_all(pool);
   work(pool, 0);
