@@ -6,6 +6,7 @@ load then feeds one instruction, and the panels are read front to back.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -370,6 +371,104 @@ class DepthwisePacking:
         packed = self.pack_channels(rows)
         split = packed.reshape(-1, depth, *packed.shape[3:])
         return np.ascontiguousarray(np.moveaxis(split, (3, 1), (0, -1)))
+
+
+@dataclass(frozen=True)
+class TapPairs:
+    """Two positions of a window, which a kernel interleaves, and what it multiplies them with.
+
+    Positions are (row, column) of the window of a tile of pixels side by side; `uses` are (pixel, number of the pair of
+    weights).
+    """
+
+    first: tuple[int, int]
+    second: tuple[int, int]
+    uses: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class DirectDepthwisePacking:
+    """Filters of depthwise kernels that interleave what they multiply in registers, where it lies in the image.
+
+    A dot product takes two taps: of two rows, or, of the last one of an odd number, of two columns. The `pixels` of a
+    tile, `stride` columns apart, share what is interleaved. Channels are in the order of `DepthwisePacking`.
+    """
+
+    layout: DotLayout
+    kernel: tuple[int, int]
+    stride: int
+    pixels: int
+
+    @property
+    def order(self) -> DepthwisePacking:
+        """The order of channels."""
+        return DepthwisePacking(self.layout)
+
+    @property
+    def columns(self) -> int:
+        """The width of a tile's window."""
+        return (self.pixels - 1) * self.stride + self.kernel[1]
+
+    def filter_bytes(self, channels: int) -> int:
+        """How large the packed filters of one plane are."""
+        return 4 * self.layout.lanes * 4 * len(self.taps) * self.order.blocks(channels)
+
+    @cached_property
+    def taps(self) -> list[tuple[tuple[int, int] | None, tuple[int, int] | None]]:
+        """The pairs of taps that weights are packed in; None has the weight zero."""
+        return self._pairs[0]
+
+    @cached_property
+    def steps(self) -> list[TapPairs]:
+        """What a tile interleaves, in order."""
+        return self._pairs[1]
+
+    @cached_property
+    def _pairs(self):
+        taps, steps = [], []
+        height, width = self.kernel
+
+        def step(first, second, each) -> None:
+            uses = []
+            for pixel, pair in enumerate(each):
+                if pair == (None, None):
+                    continue
+                if pair not in taps:
+                    taps.append(pair)
+                uses.append((pixel, taps.index(pair)))
+            if uses:
+                steps.append(TapPairs(first, second, tuple(uses)))
+
+        def tap(row: int, column: int, pixel: int):
+            k = column - pixel * self.stride
+            return (row, k) if 0 <= k < width and column < self.columns else None
+
+        for row in range(0, height - 1, 2):
+            for x in range(self.columns):
+                each = [(tap(row, x, p), tap(row + 1, x, p)) for p in range(self.pixels)]
+                step((row, x), (row + 1, x), each)
+        if height % 2:
+            row = height - 1
+            for x in range(0, self.columns, 2):
+                each = [(tap(row, x, p), tap(row, x + 1, p)) for p in range(self.pixels)]
+                step((row, x), (row, min(x + 1, self.columns - 1)), each)
+        return taps, steps
+
+    def pack_channels(self, values: np.ndarray) -> np.ndarray:
+        """`DepthwisePacking.pack_channels`."""
+        return self.order.pack_channels(values)
+
+    def pack(self, weight: np.ndarray) -> np.ndarray:
+        """Pack integers `(channels, 1, [kernel_d,] kernel_h, kernel_w)` into int16
+        `(blocks, kernel_d * pairs of taps, 4, chunks, 4, 2)`."""
+        planes = weight.reshape(len(weight), -1, *self.kernel)
+        pairs = np.zeros((planes.shape[1], len(self.taps), 2, len(weight)), np.int16)
+        for number, pair in enumerate(self.taps):
+            for i, tap in enumerate(pair):
+                if tap:
+                    pairs[:, number, i] = planes[:, :, *tap].T
+        packed = self.pack_channels(pairs.reshape(-1, 2, len(weight)))
+        return np.ascontiguousarray(np.moveaxis(packed, (2, 1), (0, -1)))
 
 
 def word_type(depth: int) -> str:

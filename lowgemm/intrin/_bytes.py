@@ -107,13 +107,8 @@ def narrow_block(dtype: str, chunks: int) -> str:
                     vk, vj, vq = T.axis.remap("SSS", [k, j, q])
                     Y[vk, vj, vq] = saturated(C[vj, vk, vq], dtype)
 
-    to_words, to_bytes = _packs(dtype, lanes)
-
     def narrowed(c):
-        """The same function on vectors: what is no int16 is beyond all bytes, too."""
-        codes = [c.vload([j, 0, 0], dtype=f"int32x{lanes}") for j in range(4)]
-        words = [_pack(to_words, codes[i], codes[i + 1], f"int16x{lanes * 2}") for i in (0, 2)]
-        return _pack(to_bytes, words[0], words[1], f"{dtype}x{size}")
+        return narrow([c.vload([j, 0, 0], dtype=f"int32x{lanes}") for j in range(4)], dtype)
 
     @_script.prim_func(s_tir=True)
     def impl(
@@ -127,6 +122,23 @@ def narrow_block(dtype: str, chunks: int) -> str:
 
     TensorIntrin.register(name, desc, impl)
     return name
+
+
+def narrow(codes: list, dtype: str):
+    """The function of `narrow_block` on vectors: what is no int16 is beyond all bytes, too."""
+    lanes = codes[0].ty.dtype.lanes
+    to_words, to_bytes = _packs(dtype, lanes)
+    words = [_pack(to_words, codes[i], codes[i + 1], f"int16x{lanes * 2}") for i in (0, 2)]
+    return _pack(to_bytes, words[0], words[1], f"{dtype}x{lanes * 4}")
+
+
+def interleave_pair(a, b) -> list:
+    """Two vectors of bytes as four of 16 bits, in turn from `a` and `b`; vector j has their bytes `16 k + 4 j + q`."""
+    size = a.ty.dtype.lanes
+    zero = T.broadcast(T.uint8(0), size)
+    halves = _unpack(a, b, size, 1)
+    words = [word for half in halves for word in _unpack(half, zero, size, 1)]
+    return [T.reinterpret(word, dtype=f"int16x{size // 2}") for word in words]
 
 
 def _packs(dtype: str, lanes: int) -> tuple[str, str]:

@@ -10,10 +10,13 @@ from lowgemm.lower._context import NHWC, Context, model_order
 from lowgemm.lower._layout import declare_written, in_model_order, store_written
 from lowgemm.lower._params import add_params
 from lowgemm.lower._program import Operand
-from lowgemm.packing import ConvPacking, ConvShape
+from lowgemm.packing import ConvPacking, ConvShape, DepthwisePacking, DirectDepthwisePacking
 from lowgemm.schedules import KernelTask
 from lowgemm.targets import CpuTarget
 from lowgemm.tiling import (
+    direct_depthwise_packing,
+    direct_depthwise_pays,
+    direct_depthwise_takes,
     row_image,
     summing_target,
     winograd_packing,
@@ -178,33 +181,45 @@ def _sums_fit(shape: ConvShape, weight: np.ndarray, target: CpuTarget) -> bool:
 
 
 def _depthwise(context: Context, node: Node, conv: ConvShape) -> None:
-    program, target, attrs = context.program, context.target, node.attrs
-    source, final = attrs["in"], attrs["out"]
-    task = context.task("qdepthwise2d", conv, source.dtype, final.dtype)
+    target, attrs = context.target, node.attrs
+    dtypes = (attrs["in"].dtype, attrs["out"].dtype)
+    task = context.task("qdepthwise2d", conv, *dtypes)
+    if direct_depthwise_takes(conv, target):
+        other = context.task("qdepthwise_direct", conv, *dtypes)
+        pays = direct_depthwise_pays(conv, target)
+        task = context.choose(*((other, task) if pays else (task, other)))
     config = context.config_for(task)
-    packing = schedules.depthwise_packing(conv, target, config.segments)
-    rows = schedules.interleaving(conv, packing, config)
-    output = topi.OutputForm(final.dtype, **_promises(attrs))
-    form = topi.DepthwiseForm(source.dtype, output, config.columns, config.block_rows, rows)
+    output = topi.OutputForm(task.out_dtype, **_promises(attrs))
+    packing: DepthwisePacking | DirectDepthwisePacking
+    if task.family == "qdepthwise_direct":
+        packing = direct_depthwise_packing(conv, target, config)
+        form = (task.in_dtype, output, target)
+        out_shape, tile = _out_shape(conv), (1, config.pixels, packing.order.channels)
 
-    def make():
-        func = topi.qdepthwise2d(conv, packing, form)
-        return schedules.schedule_qdepthwise2d(func, conv, packing, form, target, config)
+        def make():
+            return schedules.qdepthwise_direct(conv, packing, *form)
+    else:
+        packing = schedules.depthwise_packing(conv, target, config.segments)
+        rows = schedules.interleaving(conv, packing, config)
+        form = topi.DepthwiseForm(task.in_dtype, output, config.columns, config.block_rows, rows)
+        out_shape = topi.depthwise_out_shape(conv, packing, config.columns)
+        tile = (packing.phases, config.columns, packing.channels)
 
-    symbol = program.kernel("qdepthwise2d", (conv, packing, form, config), make)
-    out_shape = topi.depthwise_out_shape(conv, packing, config.columns)
+        def make():
+            func = topi.qdepthwise2d(conv, packing, form)
+            return schedules.schedule_qdepthwise2d(func, conv, packing, form, target, config)
+
+    program = context.program
+    symbol = program.kernel(task.family, (conv, packing, form, config), make)
     args = [
         program.operand(node.inputs[0], (conv.batch, conv.height, conv.width, conv.in_channels)),
         program.constant(packing.pack(attrs["weight"])),
-        program.constant(np.array([source.zero_point], np.int32)),
+        program.constant(np.array([attrs["in"].zero_point], np.int32)),
         program.constant(packing.pack_channels(_offset(attrs, flip=True))),
         program.constant(packing.pack_channels(attrs["scale"])),
         program.constant(_out_params(attrs)),
     ]
-    kernel = (
-        f"qdepthwise2d_{_kinds(task)}"
-        f"_{packing.phases}x{config.columns}x{packing.channels}_{target.level}"
-    )
+    kernel = f"{task.family}_{_kinds(task)}_{'x'.join(map(str, tile))}_{target.level}"
     _finish_conv(context, node, symbol, args, out_shape, kernel, conv.macs, task)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,12 @@ from lowgemm.tiling import (
     conv_lanes,
     default_conv_config,
     default_depthwise_config,
+    default_direct_depthwise_config,
     default_winograd_config,
     depthwise_packing,
+    direct_depthwise_packing,
+    direct_depthwise_pays,
+    direct_depthwise_stores,
     interleaving,
     needs_stage,
     summing_target,
@@ -67,6 +71,17 @@ class Depthwise(Kernel):
         return self._scheduled(topi.qdepthwise2d, schedules.schedule_qdepthwise2d, form)
 
 
+class DirectDepthwise(Kernel):
+    """`schedules.qdepthwise_direct`."""
+
+    def function(self, output: Any):
+        from lowgemm import schedules
+
+        return schedules.qdepthwise_direct(
+            self.shape, self.packing, self.x_dtype, output, self.target
+        )
+
+
 class Direct(Kernel):
     """`topi.qconv2d`."""
 
@@ -90,9 +105,23 @@ class Winograd(Kernel):
         return self._scheduled(topi.qwinograd2d, schedules.schedule_qwinograd2d, form)
 
 
-def kernel_for(filters: Filters, shape: ConvShape, phase: Sequence[Phase], threads: int) -> Kernel:
-    """The kernel for a phase of the convolution, which has the geometry `shape`."""
+def kernel_for(
+    filters: Filters,
+    shape: ConvShape,
+    phase: Sequence[Phase],
+    form: Mapping[str, Any],
+    threads: int,
+) -> Kernel:
+    """The kernel for a phase of the convolution, which has the geometry `shape` and the output stage `form`."""
     x_dtype, passes, target = filters.x_dtype, filters.passes, filters.target
+    if (
+        filters.depthwise
+        and direct_depthwise_pays(shape, target)
+        and direct_depthwise_stores(**form)
+    ):
+        tile = default_direct_depthwise_config(shape, target, threads)
+        packing = direct_depthwise_packing(shape, target, tile)
+        return DirectDepthwise(x_dtype, shape, target, tile, packing, True, True)
     if filters.depthwise:
         config = default_depthwise_config(shape, target, threads)
         packing = depthwise_packing(shape, target, config.segments)

@@ -20,7 +20,14 @@ from lowgemm.ops._library import Library, kernels, runtime
 from lowgemm.ops._output import EIGHT_BIT, Output, stage_arguments
 from lowgemm.ops._phases import Phase, phases, transposed_size
 from lowgemm.ops._prepared import bits_of
-from lowgemm.packing import FLAT, Axis, ConvPacking, ConvShape, DepthwisePacking
+from lowgemm.packing import (
+    FLAT,
+    Axis,
+    ConvPacking,
+    ConvShape,
+    DepthwisePacking,
+    DirectDepthwisePacking,
+)
 from lowgemm.targets import CpuTarget
 from lowgemm.tiling import row_image
 
@@ -86,23 +93,26 @@ class Filters:
             each.append([phase.trimmed() for phase in found])
         return list(itertools.product(*each))
 
-    def packed(self, packing: ConvPacking | DepthwisePacking, phase: Sequence[Phase]) -> _Packed:
+    def packed(self, packing: Any, phase: Sequence[Phase]) -> _Packed:
         """The weights of a phase in the order of `packing`."""
         key = (packing, *(p.taps for p in phase))
         if key not in self._packed:
             self._packed[key] = self.pack(packing, phase)
         return self._packed[key]
 
-    def pack(self, packing: ConvPacking | DepthwisePacking, phase: Sequence[Phase]) -> _Packed:
+    def pack(self, packing: Any, phase: Sequence[Phase]) -> _Packed:
         """The same, not kept."""
         values = self.values
         for axis, p in enumerate(phase, 2):
             # Outputs that no tap reaches get a tap of zeros.
             values = values.take(p.taps, axis) if p.taps else np.zeros_like(values.take([0], axis))
         sums = values.sum(axis=tuple(range(1, values.ndim)), dtype=np.int64)
-        if isinstance(packing, DepthwisePacking):
-            if values.ndim == 3:
-                values = values[..., None]
+        depthwise = isinstance(packing, (DepthwisePacking, DirectDepthwisePacking))
+        if depthwise and values.ndim == 3:
+            values = values[..., None]
+        if isinstance(packing, DirectDepthwisePacking):
+            packed = packing.pack(values)
+        elif isinstance(packing, DepthwisePacking):
             packed = np.concatenate([packing.pack(part) for part in self._addends(values)], axis=1)
         elif self.passes == 1:
             packed = packing.pack(values.astype(np.int8))
@@ -237,12 +247,12 @@ class _Part:
         shape = _conv_shape(filters, batch, phase)
         self._data_shape = _data_shape(filters, shape)
         self.other = _window(filters, shape, phase, out_shape)
-        self._kernel = kernel_for(filters, shape, phase, runtime().threads)
+        self._form = output.form(filters.passes > 1 and not filters.depthwise, False)
+        self._kernel = kernel_for(filters, shape, phase, self._form, runtime().threads)
         self.dst = self.other
         if isinstance(self._kernel, Depthwise):
             kernel = self._kernel
             self.dst = _in_blocks(self.other, shape, kernel.packing, kernel.config.columns)
-        self._form = output.form(filters.passes > 1 and not filters.depthwise, False)
         self.params = {
             "kind": type(self._kernel).__name__,
             "kernel": asdict(self._kernel),
@@ -264,8 +274,8 @@ class _Part:
             "weight_zero": filters.zeros.astype(np.int32),
             **output.columns(channels, filters.groups),
         }
-        depthwise = isinstance(packing, DepthwisePacking)
-        pad = packing.pack_channels if depthwise else packing.pad_channels
+        dense = isinstance(packing, ConvPacking)
+        pad = packing.pad_channels if dense else packing.pack_channels
         found: dict[str, Any] = {k: np.ascontiguousarray(pad(v)) for k, v in each.items()}
         found.update(_common_arguments(output), other=None)
         args: dict[str, Any] = {"weight": packed.weight}

@@ -12,6 +12,7 @@ from lowgemm.schedules._depthwise import default_depthwise_config as default_dep
 from lowgemm.schedules._depthwise import depthwise_packing as depthwise_packing
 from lowgemm.schedules._depthwise import interleaving as interleaving
 from lowgemm.schedules._depthwise import schedule_qdepthwise2d as schedule_qdepthwise2d
+from lowgemm.schedules._depthwise_direct import qdepthwise_direct as qdepthwise_direct
 from lowgemm.schedules._elementwise import schedule_copy as schedule_copy
 from lowgemm.schedules._elementwise import schedule_elementwise as schedule_elementwise
 from lowgemm.schedules._elementwise import schedule_move as schedule_move

@@ -12,9 +12,11 @@ from lowgemm.targets import CpuTarget
 from lowgemm.tiling import (
     ConvConfig,
     DepthwiseConfig,
+    DirectDepthwiseConfig,
     WinogradConfig,
     block_tiles,
     check_depthwise_config,
+    check_direct_depthwise_config,
     check_winograd_config,
     depthwise_packing,
     winograd_packing,
@@ -64,6 +66,16 @@ def depthwise_space(shape: ConvShape, target: CpuTarget, threads: int) -> Iterat
         for block_rows in blocks
     )
     yield from _fitting(configs, lambda config: check_depthwise_config(shape, target, config))
+
+
+def direct_depthwise_space(
+    shape: ConvShape, target: CpuTarget, threads: int
+) -> Iterator[DirectDepthwiseConfig]:
+    """The configurations of `qdepthwise_direct` for `shape`, on `threads` threads."""
+    configs = (DirectDepthwiseConfig(pixels) for pixels in range(1, 9))
+    yield from _fitting(
+        configs, lambda config: check_direct_depthwise_config(shape, target, config)
+    )
 
 
 def winograd_space(shape: ConvShape, target: CpuTarget, threads: int) -> Iterator[WinogradConfig]:

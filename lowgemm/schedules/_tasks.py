@@ -13,16 +13,19 @@ from lowgemm.targets import LEVELS, CpuTarget
 from lowgemm.tiling import (
     ConvConfig,
     DepthwiseConfig,
+    DirectDepthwiseConfig,
     WinogradConfig,
     check_conv_config,
     check_depthwise_config,
+    check_direct_depthwise_config,
     check_winograd_config,
     default_conv_config,
     default_depthwise_config,
+    default_direct_depthwise_config,
     default_winograd_config,
 )
 
-Config = ConvConfig | DepthwiseConfig | WinogradConfig
+Config = ConvConfig | DepthwiseConfig | DirectDepthwiseConfig | WinogradConfig
 Shape = ConvShape
 
 
@@ -88,6 +91,13 @@ FAMILIES: dict[str, Family] = {
         default_depthwise_config,
         check_depthwise_config,
         _spaces.depthwise_space,
+    ),
+    "qdepthwise_direct": Family(
+        ConvShape,
+        DirectDepthwiseConfig,
+        default_direct_depthwise_config,
+        check_direct_depthwise_config,
+        _spaces.direct_depthwise_space,
     ),
     "qwinograd2d": Family(
         ConvShape,

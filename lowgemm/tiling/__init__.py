@@ -22,6 +22,17 @@ from lowgemm.tiling._depthwise import check_depthwise_config as check_depthwise_
 from lowgemm.tiling._depthwise import default_depthwise_config as default_depthwise_config
 from lowgemm.tiling._depthwise import depthwise_packing as depthwise_packing
 from lowgemm.tiling._depthwise import interleaving as interleaving
+from lowgemm.tiling._depthwise_direct import DirectDepthwiseConfig as DirectDepthwiseConfig
+from lowgemm.tiling._depthwise_direct import (
+    check_direct_depthwise_config as check_direct_depthwise_config,
+)
+from lowgemm.tiling._depthwise_direct import (
+    default_direct_depthwise_config as default_direct_depthwise_config,
+)
+from lowgemm.tiling._depthwise_direct import direct_depthwise_packing as direct_depthwise_packing
+from lowgemm.tiling._depthwise_direct import direct_depthwise_pays as direct_depthwise_pays
+from lowgemm.tiling._depthwise_direct import direct_depthwise_stores as direct_depthwise_stores
+from lowgemm.tiling._depthwise_direct import direct_depthwise_takes as direct_depthwise_takes
 from lowgemm.tiling._gemm import MOST_ROWS as MOST_ROWS
 from lowgemm.tiling._gemm import GemmConfig as GemmConfig
 from lowgemm.tiling._gemm import default_gemm_configs as default_gemm_configs

@@ -43,9 +43,17 @@ def narrowed(real, zero_point, low, high, dtype: str):
 
     What is below all codes is left to them, and `low` bounds bytes, of which a vector holds more than of floats.
     """
-    # The second operand is taken of a NaN.
-    code = saturating_code(tirx.min(high - zero_point, real), zero_point, dtype)
+    code = saturated(capped(real, zero_point, high, dtype), dtype)
     return tirx.max(code, low.astype(like(dtype, low)))
+
+
+def capped(real, zero_point, high, dtype: str):
+    """rint(real) + zero_point, at most `high`, as int32; what is below all codes of `dtype` stays below them."""
+    # The second operand is taken of a NaN.
+    real = tirx.min(high - zero_point, real)
+    if dtype == "int8":  # zero points below 0 would take the least integer out of range
+        real = tirx.max(real, f32(-FAR))
+    return nearest(real) + zero_point.astype(like("int32", zero_point))
 
 
 def unsaturated(real, zero_point, low, high):

@@ -21,6 +21,7 @@ The source of the integer rules is FBGEMM's requantization (`ReQuantizeOutput`, 
 8-bit output comes divided by the scale of the accumulator, as there.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,14 +83,23 @@ class OutputStage:
         row_zero int32 `rows` if row_zero and not `found`; row_scale float32 `rows` if row_scale and not `found`;
         other, the residual, `shape`, and, if the output is 8-bit, add float32 (5,); table (256,) if table.
     `found` says that the row's scale and zero point are computed in the function itself. `packs` says that vectors
-    become bytes by packing instructions, which saturate.
+    become bytes by packing instructions, which saturate. `declare` makes placeholders, or buffers for functions that
+    are no tensor expressions: then accumulators and columns may be vectors, if codes are packed and nothing is added.
     """
 
     def __init__(
-        self, form: OutputForm, columns, rows, shape, found: bool = False, packs: bool = False
+        self,
+        form: OutputForm,
+        columns,
+        rows,
+        shape,
+        found: bool = False,
+        packs: bool = False,
+        declare: Callable[..., Any] = te.placeholder,
     ) -> None:
         columns = columns if isinstance(columns, tuple) else (columns,)
         self.form = form
+        self._declare = declare
         self._packs = packs and form.eight_bit and form.rounding == "rne" and not form.table
         self.args: list[te.Tensor] = []
         self._named: dict[str, Any] = {}
@@ -112,7 +122,7 @@ class OutputStage:
 
     def _add(self, name: str, shape, dtype: str, wanted: bool = True) -> None:
         if wanted:
-            self._named[name] = te.placeholder(shape, dtype, name=name)
+            self._named[name] = self._declare(shape, dtype, name=name)
             self.args.append(self._named[name])
 
     def element(self, acc, column, row: tuple, at: tuple, row_sum: Any = None, found: Any = None):
@@ -139,6 +149,21 @@ class OutputStage:
             low = high = None
             zero = zero if self.form.zero else None
         return _epilogue.unsaturated(real, zero, low, high)
+
+    def capped(self, acc, column):
+        """`unsaturated` of an output stage that packs codes and has nothing of rows; `floor` is still to be the least
+        code."""
+        assert self._packs and not self.form.residual
+        total, scale = self._total(acc, column, (), None, None)
+        real, zero, _, high = self._steps(total, column, scale, ())
+        if self.form.bounds:
+            return _epilogue.capped(real, zero, high, self.form.dtype)
+        return _epilogue.unsaturated(real, zero if self.form.zero else None, None, None)
+
+    @property
+    def floor(self):
+        """The least code, None if it is that of the type."""
+        return self._named["out"][1].astype(self.form.dtype) if self.form.bounds else None
 
     def value(self, acc, column, row: tuple, at: tuple, row_sum: Any = None, found: Any = None):
         """`element`, where a code is still an int32.

@@ -12,7 +12,12 @@ import numpy as np
 from lowgemm.packing import ConvPacking, ConvShape
 from lowgemm.schedules import KernelTask, depthwise_packing, dot_layout, needs_stage, parallel_loss
 from lowgemm.targets.peak import cache_sizes
-from lowgemm.tiling import block_tiles, blocks_together, winograd_packing
+from lowgemm.tiling import (
+    block_tiles,
+    blocks_together,
+    direct_depthwise_packing,
+    winograd_packing,
+)
 
 # Where the machine does not say how large its caches are; L1 and L2 of a common CPU.
 _CACHES = {"L1": 32 << 10, "L2": 1 << 20, "L3": 16 << 20}
@@ -143,6 +148,20 @@ def _depthwise(task: KernelTask, config: Any) -> dict[str, float]:
     }
 
 
+def _direct_depthwise(task: KernelTask, config: Any) -> dict[str, float]:
+    shape, target = task.shape, task.target
+    packing = direct_depthwise_packing(shape, target, config)
+    tiles = -(-shape.out_width // config.pixels)
+    filters = shape.planes.kernel * packing.filter_bytes(shape.out_channels)
+    return {
+        "pixels": config.pixels,
+        "registers free": target.registers - 4 * config.pixels,
+        "waste": tiles * config.pixels / shape.out_width,
+        "shared": len(packing.steps) / config.pixels,
+        **_footprints(filters=filters),
+    }
+
+
 def _winograd(task: KernelTask, config: Any) -> dict[str, float]:
     shape, target = task.shape, task.target
     packing = winograd_packing(shape, target)
@@ -186,4 +205,9 @@ def _footprints(**sizes: int) -> dict[str, float]:
     return found
 
 
-_FAMILIES = {"qconv2d": _conv, "qdepthwise2d": _depthwise, "qwinograd2d": _winograd}
+_FAMILIES = {
+    "qconv2d": _conv,
+    "qdepthwise2d": _depthwise,
+    "qdepthwise_direct": _direct_depthwise,
+    "qwinograd2d": _winograd,
+}

@@ -29,7 +29,9 @@ INSTRUCTION = {
 CONV = Conv((1, 64, 56, 56), 64, (5, 5), pads=(2, 2, 2, 2))
 # Where there is no VNNI, by fewer products.
 FEWER = Conv((1, 64, 56, 56), 64, (3, 3), pads=(1, 1, 1, 1))
-DEPTHWISE = Conv((1, 64, 56, 56), 64, (3, 3), pads=(1, 1, 1, 1), group=64)
+# An image of which too many windows stick out to be read where it lies, and one that is, without VNNI.
+DEPTHWISE = Conv((1, 64, 14, 14), 64, (3, 3), pads=(1, 1, 1, 1), group=64)
+DIRECT = Conv((1, 64, 56, 56), 64, (3, 3), (2, 2), pads=(1, 1, 1, 1), group=64)
 # A layer that a network ends with, and one with the weights in another order.
 POINTWISE = Conv((1, 512, 7, 7), 512)
 GEMM = Conv((1, 512), 1024)
@@ -39,6 +41,7 @@ LAYERS = {
     "conv-1x1": POINTWISE,
     "gemm": GEMM,
     "depthwise-3x3": DEPTHWISE,
+    "depthwise-3x3-stride-2": DIRECT,
     "conv-5x5-pairs": CONV,
     "gemm-pairs": GEMM,
     "conv-5x5-quads": CONV,

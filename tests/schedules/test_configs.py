@@ -46,7 +46,8 @@ def tiles(level: str) -> dict[str, ConvConfig]:
 def fixed(monkeypatch: pytest.MonkeyPatch, config: ConvConfig | DepthwiseConfig) -> None:
     """Let lowering use `config`."""
     monkeypatch.setattr(schedules, "default_config", lambda task: config)
-    monkeypatch.setattr(_convolutions, "winograd_pays", lambda *_: False)
+    for other in ("winograd_pays", "direct_depthwise_pays"):
+        monkeypatch.setattr(_convolutions, other, lambda *_: False)
 
 
 CASES = [
