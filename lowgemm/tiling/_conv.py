@@ -11,8 +11,8 @@ from lowgemm.tiling._registers import tile_registers
 FEW_PIXELS = 400
 # A kernel of fewer multiply-accumulates takes some 2 us: a second thread gains less than it costs to share the data.
 SERIAL_MACS = 200_000
-# Bytes of weights that stay in the first cache.
-_NEAR_WEIGHTS = 16 * 1024
+# Bytes of weights that stay in the second cache beside all else.
+_NEAR_WEIGHTS = 128 * 1024
 
 # AVX2's choices, from spaces that were measured in full on a Zen 3 (benchmarks/records/tuning-spaces.json). Fewer
 # pixels than this do not pay for storing weights again in 16 bits:

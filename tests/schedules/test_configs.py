@@ -174,13 +174,13 @@ def test_default_configurations_fit_the_registers(level: str, threads: int) -> N
 def test_threads_share_pixels_where_weights_are_near() -> None:
     """Panels would be neighbours in a cache line of the output. One thread keeps them, and so do larger weights."""
     target = LEVELS["avx2"].summing(1)
-    small, large = (ConvShape(1, 1, 288, depth, 88, (1, 1)) for depth in (16, 512))
+    small, large = (ConvShape(1, 1, 288, depth, 88, (1, 1)) for depth in (16, 2048))
     orders = {
         (shape.in_channels, threads): schedules.default_conv_config(shape, target, threads).order
         for shape in (small, large)
         for threads in (1, 2)
     }
-    assert orders == {(16, 1): "panels", (16, 2): "rows", (512, 1): "panels", (512, 2): "panels"}
+    assert orders == {(16, 1): "panels", (16, 2): "rows", (2048, 1): "panels", (2048, 2): "panels"}
 
 
 @pytest.mark.parametrize("summed", [0, 1, 2])
