@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from lowgemm.packing import ConvShape, DirectDepthwisePacking, dot_layout
 from lowgemm.targets import CpuTarget
 
-# Of its tiles, so many do not stick out of an image of 20x20, and of one of 14x14 they are 0.43 (Zen 3).
+# The share of tiles that do not stick out of an image: of 20x20 it is 0.54, of 14x14 0.43, of 7x7 none (Zen 3).
 _LEAST_INSIDE = 0.53
-# Images from so many bytes on come from beyond the second cache: 59 of 14x14x544 take a sixth less time (Zen 3).
+# Images from so many bytes on come from beyond the second cache: 59 of 14x14x544 take a sixth less time, but those of
+# 7x7x1088 an eighth more.
 _FAR = 4 << 20
+_LEAST_INSIDE_FAR = 0.4
 # Channels that are computed for each that there is.
 _MOST_UNUSED = 1.15
 # Half of the first cache.
@@ -78,7 +80,7 @@ def direct_depthwise_pays(shape: ConvShape, target: CpuTarget) -> bool:
 
     At a stride it does, where the filters of all channels, which each tile reads, stay in the first cache: output rows
     share few rows of the input. Else vectors should be full, which the others' are with pixels, and few tiles should
-    stick out of the image, or the images of a batch should come from far.
+    stick out of the image, or not too many where a batch's images come from far.
     """
     if not direct_depthwise_takes(shape, target) or shape.kernel not in ((3, 3), (5, 5)):
         return False
@@ -89,10 +91,10 @@ def direct_depthwise_pays(shape: ConvShape, target: CpuTarget) -> bool:
         return near or shape.kernel == (3, 3)
     channels = packing.order.blocks(shape.out_channels) * packing.order.channels
     images = shape.batch * shape.height * shape.width * shape.in_channels
-    inside = _share_inside(shape, config) >= _LEAST_INSIDE
     far = shape.planes.kernel == 1 and images >= _FAR
+    inside = _share_inside(shape, config) >= (_LEAST_INSIDE_FAR if far else _LEAST_INSIDE)
     full = channels <= _MOST_UNUSED * shape.out_channels
-    return shape.kernel == (3, 3) and full and (inside or far)
+    return shape.kernel == (3, 3) and full and inside
 
 
 def _share_inside(shape: ConvShape, config: DirectDepthwiseConfig) -> float:

@@ -201,6 +201,7 @@ def test_where_the_kernel_pays() -> None:
         ({**two, "out_channels": 128}, False),
         ({**two, "kernel": (7, 7)}, False),
         ({"batch": 400}, True),
+        ({"batch": 2000, "height": 7, "width": 7}, False),
         ({"planes": Axis(64, 3, 1, 1, 1)}, False),
         ({**large, "planes": Axis(8, 3, 1, 1, 1)}, False),
         ({**large, "planes": Axis(32, 3, 1, 1, 1)}, True),
