@@ -13,6 +13,7 @@ from lowgemm.errors import TuningError
 from lowgemm.packing import ConvShape
 from lowgemm.schedules import ConvConfig, KernelTask
 from lowgemm.targets import LEVELS
+from lowgemm.tiling import DirectDepthwiseConfig
 from lowgemm.tune._extract import tasks_of, tasks_of_shapes
 from lowgemm.tune._features import features, matrix
 from lowgemm.tune._problem import problem
@@ -132,6 +133,7 @@ def test_a_configuration_of_another_family_is_refused() -> None:
 _SMALL = ConvShape(1, 6, 7, 16, 24, (5, 5), padding=(2, 2, 2, 2))
 _SMALL_DENSE = ConvShape(1, 6, 7, 16, 24, (3, 3), padding=_SAME)
 _SMALL_DEPTHWISE = ConvShape(1, 6, 7, 24, 24, (3, 3), padding=_SAME, groups=24)
+_STRIDED_DEPTHWISE = ConvShape(1, 9, 11, 40, 40, (3, 3), (2, 2), _SAME, groups=40)
 FORMS = {
     "u8": ("qconv2d", _SMALL, "uint8", "uint8", None),
     "s8": ("qconv2d", _SMALL, "int8", "int8", None),
@@ -139,6 +141,7 @@ FORMS = {
     "residual": ("qconv2d", _SMALL, "uint8", "uint8", "uint8"),
     "residual-s8": ("qconv2d", _SMALL, "uint8", "int8", "int8"),
     "depthwise": ("qdepthwise2d", _SMALL_DEPTHWISE, "uint8", "int8", None),
+    "depthwise-direct": ("qdepthwise_direct", _STRIDED_DEPTHWISE, "uint8", "int8", None),
     "winograd": ("qwinograd2d", _SMALL_DENSE, "uint8", "uint8", None),
     "batch": ("qconv2d", ConvShape(3, 6, 7, 16, 24, (2, 2)), "uint8", "uint8", None),
 }
@@ -162,6 +165,34 @@ def test_the_problem_of_a_task_is_that_task_and_its_exact_result(form: str) -> N
     assert np.array_equal(again.expected, made.expected), "the same at every call"
     if task.out_dtype != "float32":
         assert len(np.unique(made.expected)) > 100, "a wrong kernel must show"
+
+
+@pytest.mark.parametrize("level", ["avx2", "avx512"])
+def test_the_space_of_direct_depthwise_holds_what_its_schedule_takes(level: str) -> None:
+    shape = replace(_STRIDED_DEPTHWISE, in_channels=72, out_channels=72, groups=72)
+    task = replace(task_in("depthwise-direct"), shape=shape, target=LEVELS[level])
+    space = schedules.config_space(task)
+    assert [config.pixels for config in space] == [1, 2, 3, 4, 5, 6], "a row has six"
+    assert schedules.default_config(task) in space
+    values, names = matrix([task] * len(space), space)
+    assert values.shape == (len(space), len(names)) and np.isfinite(values).all()
+    with pytest.raises(ValueError, match="a row has 6 pixels"):
+        schedules.check_config(task, DirectDepthwiseConfig(7))
+    with pytest.raises(ValueError, match="a tile has 1 to 8 pixels"):
+        DirectDepthwiseConfig(9)
+    with pytest.raises(ValueError, match="without VNNI"):
+        schedules.check_config(replace(task, target=LEVELS["avx_vnni"]), space[0])
+
+
+def test_of_two_kernels_the_tuned_one_is_kept() -> None:
+    """A database from before a kernel was there still decides."""
+    direct = task_in("depthwise-direct")
+    other = replace(direct, family="qdepthwise2d")
+    graph = problem(direct).graph
+    for tuned, taken in (([], direct), ([other], other), ([direct, other], direct)):
+        configs = {task.key: schedules.default_config(task) for task in tuned}
+        program = lower.lower(graph.copy(), direct.target, 1, configs)
+        assert [call.task for call in program.calls if call.task] == [taken]
 
 
 def test_a_graph_lists_its_tasks() -> None:
