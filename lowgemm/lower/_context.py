@@ -60,8 +60,9 @@ class Context:
         tuned = self.configs.get(task.key)
         return schedules.default_config(task) if tuned is None else tuned
 
-    def choose(self, likely: KernelTask, other: KernelTask) -> KernelTask:
-        """Of two kernels that do the same the one that is tuned, or else the likely one."""
+    def choose(self, plain: KernelTask, special: KernelTask, pays: bool) -> KernelTask:
+        """Of two kernels that do the same the one that is tuned, or else the special one if it pays."""
+        likely, other = (special, plain) if pays else (plain, special)
         return other if other.key in self.configs and likely.key not in self.configs else likely
 
     def declare(self, tensor: str) -> Operand:

@@ -70,7 +70,7 @@ def conv(context: Context, node: Node) -> None:
     if winograd_takes(conv, context.target):
         other = context.task("qwinograd2d", conv, *dtypes)
         pays = winograd_pays(conv, target, context.threads)
-        task = context.choose(*((other, task) if pays else (task, other)))
+        task = context.choose(task, other, pays)
     emit[task.family](context, node, task, conv.macs)
 
 
@@ -187,7 +187,7 @@ def _depthwise(context: Context, node: Node, conv: ConvShape) -> None:
     if direct_depthwise_takes(conv, target):
         other = context.task("qdepthwise_direct", conv, *dtypes)
         pays = direct_depthwise_pays(conv, target)
-        task = context.choose(*((other, task) if pays else (task, other)))
+        task = context.choose(task, other, pays)
     config = context.config_for(task)
     output = topi.OutputForm(task.out_dtype, **_promises(attrs))
     packing: DepthwisePacking | DirectDepthwisePacking

@@ -114,15 +114,11 @@ def kernel_for(
 ) -> Kernel:
     """The kernel for a phase of the convolution, which has the geometry `shape` and the output stage `form`."""
     x_dtype, passes, target = filters.x_dtype, filters.passes, filters.target
-    if (
-        filters.depthwise
-        and direct_depthwise_pays(shape, target)
-        and direct_depthwise_stores(**form)
-    ):
-        tile = default_direct_depthwise_config(shape, target, threads)
-        packing = direct_depthwise_packing(shape, target, tile)
-        return DirectDepthwise(x_dtype, shape, target, tile, packing, True, True)
     if filters.depthwise:
+        if direct_depthwise_pays(shape, target) and direct_depthwise_stores(**form):
+            tile = default_direct_depthwise_config(shape, target, threads)
+            direct = direct_depthwise_packing(shape, target, tile)
+            return DirectDepthwise(x_dtype, shape, target, tile, direct, True, True)
         config = default_depthwise_config(shape, target, threads)
         packing = depthwise_packing(shape, target, config.segments)
         return Depthwise(x_dtype, shape, target, config, packing, True, True, passes)

@@ -31,6 +31,8 @@ from lowgemm.packing import (
 from lowgemm.targets import CpuTarget
 from lowgemm.tiling import row_image
 
+_Packing = ConvPacking | DepthwisePacking | DirectDepthwisePacking
+
 
 @dataclass(frozen=True, eq=False)
 class Filters:
@@ -93,26 +95,25 @@ class Filters:
             each.append([phase.trimmed() for phase in found])
         return list(itertools.product(*each))
 
-    def packed(self, packing: Any, phase: Sequence[Phase]) -> _Packed:
+    def packed(self, packing: _Packing, phase: Sequence[Phase]) -> _Packed:
         """The weights of a phase in the order of `packing`."""
         key = (packing, *(p.taps for p in phase))
         if key not in self._packed:
             self._packed[key] = self.pack(packing, phase)
         return self._packed[key]
 
-    def pack(self, packing: Any, phase: Sequence[Phase]) -> _Packed:
+    def pack(self, packing: _Packing, phase: Sequence[Phase]) -> _Packed:
         """The same, not kept."""
         values = self.values
         for axis, p in enumerate(phase, 2):
             # Outputs that no tap reaches get a tap of zeros.
             values = values.take(p.taps, axis) if p.taps else np.zeros_like(values.take([0], axis))
         sums = values.sum(axis=tuple(range(1, values.ndim)), dtype=np.int64)
-        depthwise = isinstance(packing, (DepthwisePacking, DirectDepthwisePacking))
-        if depthwise and values.ndim == 3:
-            values = values[..., None]
         if isinstance(packing, DirectDepthwisePacking):
             packed = packing.pack(values)
         elif isinstance(packing, DepthwisePacking):
+            if values.ndim == 3:
+                values = values[..., None]
             packed = np.concatenate([packing.pack(part) for part in self._addends(values)], axis=1)
         elif self.passes == 1:
             packed = packing.pack(values.astype(np.int8))

@@ -10,6 +10,7 @@ from typing import TypeVar
 from lowgemm.packing import ConvPacking, ConvShape, dot_layout
 from lowgemm.targets import CpuTarget
 from lowgemm.tiling import (
+    MOST_PIXELS,
     ConvConfig,
     DepthwiseConfig,
     DirectDepthwiseConfig,
@@ -72,7 +73,7 @@ def direct_depthwise_space(
     shape: ConvShape, target: CpuTarget, threads: int
 ) -> Iterator[DirectDepthwiseConfig]:
     """The configurations of `qdepthwise_direct` for `shape`, on `threads` threads."""
-    configs = (DirectDepthwiseConfig(pixels) for pixels in range(1, 9))
+    configs = (DirectDepthwiseConfig(pixels) for pixels in range(1, MOST_PIXELS + 1))
     yield from _fitting(
         configs, lambda config: check_direct_depthwise_config(shape, target, config)
     )

@@ -22,6 +22,7 @@ from lowgemm.tiling._depthwise import check_depthwise_config as check_depthwise_
 from lowgemm.tiling._depthwise import default_depthwise_config as default_depthwise_config
 from lowgemm.tiling._depthwise import depthwise_packing as depthwise_packing
 from lowgemm.tiling._depthwise import interleaving as interleaving
+from lowgemm.tiling._depthwise_direct import MOST_PIXELS as MOST_PIXELS
 from lowgemm.tiling._depthwise_direct import DirectDepthwiseConfig as DirectDepthwiseConfig
 from lowgemm.tiling._depthwise_direct import (
     check_direct_depthwise_config as check_direct_depthwise_config,

@@ -2,13 +2,7 @@
 
 from dataclasses import dataclass
 
-from lowgemm.packing import (
-    ConvShape,
-    DepthwisePacking,
-    DotLayout,
-    Interleaving,
-    dot_layout,
-)
+from lowgemm.packing import ConvShape, DepthwisePacking, DotLayout, Interleaving, dot_layout
 from lowgemm.targets import CpuTarget
 from lowgemm.tiling._balance import balanced_divisor
 

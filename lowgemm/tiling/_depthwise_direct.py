@@ -15,7 +15,7 @@ _LEAST_INSIDE_FAR = 0.4
 _MOST_UNUSED = 1.15
 # Half of the first cache.
 _NEAR_FILTERS = 16 * 1024
-_MOST_PIXELS = 8
+MOST_PIXELS = 8
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class DirectDepthwiseConfig:
     pixels: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.pixels <= _MOST_PIXELS:
-            raise ValueError(f"{self}: a tile has 1 to {_MOST_PIXELS} pixels")
+        if not 1 <= self.pixels <= MOST_PIXELS:
+            raise ValueError(f"{self}: a tile has 1 to {MOST_PIXELS} pixels")
 
 
 def default_direct_depthwise_config(

@@ -50,10 +50,7 @@ def narrowed(real, zero_point, low, high, dtype: str):
 def capped(real, zero_point, high, dtype: str):
     """rint(real) + zero_point, at most `high`, as int32; what is below all codes of `dtype` stays below them."""
     # The second operand is taken of a NaN.
-    real = tirx.min(high - zero_point, real)
-    if dtype == "int8":  # zero points below 0 would take the least integer out of range
-        real = tirx.max(real, f32(-FAR))
-    return nearest(real) + zero_point.astype(like("int32", zero_point))
+    return _moved(tirx.min(high - zero_point, real), zero_point, dtype)
 
 
 def unsaturated(real, zero_point, low, high):
@@ -70,9 +67,14 @@ def unsaturated(real, zero_point, low, high):
 
 def saturating_code(bounded, zero_point, dtype: str):
     """rint(bounded) + zero_point as the nearest code of `dtype`; `bounded` is at most `FAR`, or NaN: the least code."""
+    return saturated(_moved(bounded, zero_point, dtype), dtype)
+
+
+def _moved(bounded, zero_point, dtype: str):
+    """rint(bounded) + zero_point as int32, below all codes of `dtype` where `bounded` is, or where it is NaN."""
     if dtype == "int8":  # zero points below 0 would take the least integer out of range
         bounded = tirx.max(bounded, f32(-FAR))
-    return saturated(nearest(bounded) + zero_point.astype(like("int32", zero_point)), dtype)
+    return nearest(bounded) + zero_point.astype(like("int32", zero_point))
 
 
 def add(a, b, params: te.Tensor):
