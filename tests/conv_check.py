@@ -7,7 +7,13 @@ import numpy as np
 from lowgemm.graph import Node
 from lowgemm.packing import ConvShape
 from lowgemm.passes import Quantization
-from lowgemm.quant import add_codes, requantize, sum_factors
+from lowgemm.quant import (
+    add_codes,
+    hard_swish_codes,
+    hard_swish_factors,
+    requantize,
+    sum_factors,
+)
 from lowgemm.reference import conv2d_i32, gemm_i32
 
 import kernels
@@ -85,12 +91,13 @@ def check(
     out_dtype: str = "uint8",
     threads: int = 1,
     residual: str | None = None,
+    hard_swish: bool = False,
     kinds: tuple[str, ...] = tuple(kernels.HARD_DATA),
 ) -> None:
     """Compare the kernel of `conv` with the reference on all kinds of hard data, zero points and clamps.
 
     The nodes have the same form, so one kernel serves them all. `out_dtype` "float32" is the form without
-    requantization; `residual` is the dtype of an added operand.
+    requantization; `residual` is the dtype of an added operand. With `hard_swish` that of the codes follows.
     """
     rng = np.random.default_rng(list(map(ord, f"{conv}{in_dtype}{out_dtype}{residual}")))
     nodes, inputs, outputs, expected = [], {}, {}, {}
@@ -110,7 +117,7 @@ def check(
             nodes.append(conv.node(kind, w, bias, scale, x_params, None))
             want = acc.astype(np.float32) * scale.reshape(channels)
         else:
-            middle = "uint8" if residual else out_dtype
+            middle = "uint8" if residual or hard_swish else out_dtype
             out = Quantization(1.0, POINTS[middle][(index + 1) % 4], middle)
             low, high = out.range
             if index % 2:  # as a fused ReLU6 leaves it
@@ -123,6 +130,8 @@ def check(
                 other = kernels.full_range(rng, acc.shape, residual)
                 want = _add_residual(node, want, other, out, out_dtype, index)
                 inputs[f"{kind}/other"] = other
+            if hard_swish:
+                want = _add_hard_swish(node, want, out_dtype, index)
             nodes.append(node)
         outputs[f"{kind}/y"] = (want.shape, out_dtype)
         expected[f"{kind}/y"] = want
@@ -158,3 +167,16 @@ def add(a, b, first: Quantization, second: Quantization, out: Quantization) -> n
     """The sum of codes as `quant` defines it."""
     factors = sum_factors(first.pair, second.pair, out.pair)
     return add_codes(a, b, factors, *out.range, out.dtype)
+
+
+def _add_hard_swish(node: Node, q, out_dtype: str, index: int):
+    """Let `node` end with a hard-swish, with a factor and a term every second time."""
+    params: Quantization = node.attrs["out"]
+    # Of steps that leave some codes beyond -3 and 3, and of coarser ones.
+    step = (0.05, 0.2, 0.03)[index % 3]
+    params = node.attrs["out"] = Quantization(step, params.zero_point, params.dtype)
+    out = Quantization(1.3 * step, POINTS[out_dtype][(index + 2) % 4], out_dtype)
+    real = (1.0, 0.0) if index % 2 else (0.7, -0.2)
+    factors = hard_swish_factors(params.pair, out.pair, *real)
+    node.attrs["hard_swish"] = {"factors": factors, "out": out}
+    return hard_swish_codes(q.astype(np.int64) - params.zero_point, factors, out_dtype)

@@ -11,6 +11,7 @@ from lowgemm.lower._layout import declare_written, in_model_order, store_written
 from lowgemm.lower._params import add_params
 from lowgemm.lower._program import Operand
 from lowgemm.packing import ConvPacking, ConvShape, DepthwisePacking, DirectDepthwisePacking
+from lowgemm.quant import hard_swish_codes
 from lowgemm.schedules import KernelTask
 from lowgemm.targets import CpuTarget
 from lowgemm.tiling import (
@@ -24,6 +25,8 @@ from lowgemm.tiling import (
     winograd_takes,
 )
 
+# How far below its least code a convolution's hard-swish is looked at.
+_MOST_STEPS = 4096
 _LETTER = {"uint8": "u8", "int8": "s8", "float32": "f32"}
 
 
@@ -55,7 +58,7 @@ def conv(context: Context, node: Node) -> None:
         _depthwise(context, node, conv)
         return
     residual = program.tensors[node.inputs[1]].dtype if "add" in attrs else None
-    final = attrs["add"]["out"] if residual else attrs["out"]
+    final = _final(attrs)
     dtypes = (attrs["in"].dtype, final.dtype if final else "float32", residual)
     flat = conv
     if conv.kernel == (1, 1) and conv.strides == (1, 1) and not any(conv.padding):
@@ -147,7 +150,9 @@ def _out_shape(conv: ConvShape) -> tuple[int, ...]:
 def _output_form(node: Node, task: KernelTask, packs: bool) -> topi.OutputForm:
     attrs, residual = node.attrs, task.residual
     first = residual is not None and attrs["add"]["residual_first"]
-    promises = _promises(attrs) if packs and attrs["out"] and not residual else {}
+    promises = {}
+    if "hard_swish" in attrs or (packs and attrs["out"] and not residual):
+        promises = _promises(attrs)
     return topi.OutputForm(task.out_dtype, residual=residual, residual_first=first, **promises)
 
 
@@ -171,7 +176,12 @@ def _stage_arguments(
                 add_params(*add["in"], out=add["out"], low=add["low"], high=add["high"])
             )
         )
-    return args
+    return args + _hard_swish_arguments(context, attrs)
+
+
+def _hard_swish_arguments(context: Context, attrs: dict) -> list[Operand]:
+    swish = attrs.get("hard_swish")
+    return [context.program.constant(swish["factors"])] if swish else []
 
 
 def _sums_fit(shape: ConvShape, weight: np.ndarray, target: CpuTarget) -> bool:
@@ -182,7 +192,7 @@ def _sums_fit(shape: ConvShape, weight: np.ndarray, target: CpuTarget) -> bool:
 
 def _depthwise(context: Context, node: Node, conv: ConvShape) -> None:
     target, attrs = context.target, node.attrs
-    dtypes = (attrs["in"].dtype, attrs["out"].dtype)
+    dtypes = (attrs["in"].dtype, _final(attrs).dtype)
     task = context.task("qdepthwise2d", conv, *dtypes)
     if direct_depthwise_takes(conv, target):
         other = context.task("qdepthwise_direct", conv, *dtypes)
@@ -218,6 +228,7 @@ def _depthwise(context: Context, node: Node, conv: ConvShape) -> None:
         program.constant(packing.pack_channels(_offset(attrs, flip=True))),
         program.constant(packing.pack_channels(attrs["scale"])),
         program.constant(_out_params(attrs)),
+        *_hard_swish_arguments(context, attrs),
     ]
     kernel = f"{task.family}_{_kinds(task)}_{'x'.join(map(str, tile))}_{target.level}"
     _finish_conv(context, node, symbol, args, out_shape, kernel, conv.macs, task)
@@ -240,6 +251,12 @@ def _read(context: Context, node: Node, index: int) -> Operand:
     return context.program.operand(tensor)
 
 
+def _final(attrs: dict) -> Any:
+    """The parameters of what a convolution stores, None if that is float32."""
+    last = attrs.get("add") or attrs.get("hard_swish") or attrs
+    return last["out"]
+
+
 def _out_params(attrs: dict) -> np.ndarray:
     """`out` of the output stage: zero point, low, high, and a slope that counts for nothing."""
     out = attrs["out"]
@@ -256,8 +273,29 @@ def _promises(attrs: dict) -> dict[str, Any]:
     sums = 255 * weight.reshape(weight.shape[0], -1).sum(1) + np.abs(attrs["bias"].astype(np.int64))
     # Beyond int32 a sum wraps, and is within it again.
     reach = np.minimum(sums, 2**31) * np.abs(attrs["scale"].astype(np.float64))
+    if "hard_swish" in attrs:
+        kept = _kept_bounds(attrs, reach.max(initial=0))
+        return {"zero": False, "bounds": False, "hard_swish": kept}
     whole = (attrs["low"], attrs["high"]) == (ends.min, ends.max)
     return {"zero": bool(out.zero_point), "bounds": not (whole and np.all(reach < topi.FAR))}
+
+
+def _kept_bounds(attrs: dict, reach: float) -> tuple[str, ...]:
+    """The bounds of a convolution's codes beyond which, up to `reach`, its hard-swish does not stay the same."""
+    factors, out = attrs["hard_swish"]["factors"], attrs["hard_swish"]["out"]
+    slope, half, _, most, fixed = map(float, factors)
+    low, high = (attrs[end] - attrs["out"].zero_point for end in ("low", "high"))
+
+    def codes(first: int, last: int) -> set[int]:
+        return set(hard_swish_codes(np.arange(first, last + 1), factors, out.dtype).tolist())
+
+    # It is constant up to -3, which `edge` is in steps, and from 0 on it rises up to the largest code that there is.
+    edge = max(-half / slope, low - _MOST_STEPS - 1)
+    same_below = edge >= low - _MOST_STEPS and len(codes(min(int(edge) - 1, low), low)) == 1
+    near = reach * most + abs(fixed) < topi.FAR
+    same_above = near and high >= 0 and codes(high, high) == {out.range[1]}
+    same = {"low": same_below, "high": same_above}
+    return tuple(end for end, is_same in same.items() if not is_same)
 
 
 def _offset(attrs: dict, flip: bool) -> np.ndarray:

@@ -3,7 +3,7 @@
 The result is a graph in which quantized tensors flow between these operators (all parameters are attributes):
 
     QConv       convolution, or GEMM (attr gemm): weight int8, bias int32, scale float32 per output channel, then
-                requantize; optionally a residual add; or float32 output
+                requantize; optionally a residual add or a hard-swish; or float32 output
     QLut        any elementwise function of one tensor, as a table of 256 entries
     QAdd, QMul  two quantized operands (QMul's second may be one value per channel; a difference is the QAdd of a
                 negative scale)
@@ -18,6 +18,7 @@ What does not match stays a float operator between Dequantize and Quantize: slow
 from lowgemm.graph import Graph, Node
 from lowgemm.passes._chains import UNARY, chain_operand, clamp
 from lowgemm.passes._convolutions import convolution
+from lowgemm.passes._hard_swishes import fuse_hard_swishes
 from lowgemm.passes._operators import on_codes, operator
 from lowgemm.passes._prepare import fold_scalars, quantize_before_moving, requantize_choices
 from lowgemm.passes._quantization import Quantization
@@ -66,6 +67,7 @@ class _Fuser:
         merge_tables(self.graph)
         absorb_reshapes(self.graph)
         fuse_residuals(self.graph)
+        fuse_hard_swishes(self.graph)
         self.graph.prune()
 
     def _resolve(self, tensor: str) -> str:

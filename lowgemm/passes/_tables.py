@@ -8,7 +8,14 @@ from lowgemm.graph import Graph, Node, TensorType
 from lowgemm.passes._chains import varying_operands
 from lowgemm.passes._quantization import Quantization, mul_ratio
 from lowgemm.passes._view import View
-from lowgemm.quant import add_codes, dequantize_linear, quantize_linear, sum_factors
+from lowgemm.quant import (
+    add_codes,
+    dequantize_linear,
+    hard_swish_codes,
+    hard_swish_factors,
+    quantize_linear,
+    sum_factors,
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,19 @@ def tabulate(graph: Graph, function: Function, end: Node, out: Quantization) -> 
     name = "+".join(step.name for step in function.nodes) or end.name
     ops = tuple(step.op for step in function.nodes)
     attrs = {"table": table, "in": params, "out": out, "ops": ops}
+    factors = _hard_swish(graph, function, out)
+    steps = codes.astype(np.int64) - params.zero_point
+    if factors is not None and np.array_equal(hard_swish_codes(steps, factors, out.dtype), table):
+        attrs["hard_swish"] = factors
     return Node("QLut", [function.codes], list(end.outputs), attrs, name)
+
+
+def _hard_swish(graph: Graph, function: Function, out: Quantization) -> np.ndarray | None:
+    """The factors of the only factor * hard_swish(x) + term that the function may be: that of its values at 0 and 6."""
+    with np.errstate(all="ignore"):
+        at_0, at_6 = _evaluate(graph, function, np.array([0, 6], np.float32)).astype(np.float64)
+        factors = hard_swish_factors(function.params.pair, out.pair, (at_6 - at_0) / 6, at_0)
+    return factors if np.all(np.isfinite(factors)) and factors[0] > 0 else None
 
 
 def _evaluate(graph: Graph, function: Function, values: np.ndarray) -> np.ndarray:
@@ -122,6 +141,8 @@ def merge_tables(graph: Graph) -> None:
             table = _arithmetic(node, codes, sources)
         functions[node.output] = (root, table, params)
         ops = node.attrs.get("ops", (node.op[1:],))
+        if node.op == "QLut" and node.inputs == [root]:
+            continue
         node.op, node.inputs = "QLut", [root]
         node.attrs = {"table": table, "in": params, "out": node.attrs["out"], "ops": ops}
     graph.prune()

@@ -8,6 +8,8 @@ from lowgemm.quant._groups import quantize_groups as quantize_groups
 from lowgemm.quant._half import from_bfloat16 as from_bfloat16
 from lowgemm.quant._half import to_bfloat16 as to_bfloat16
 from lowgemm.quant._half import to_float16 as to_float16
+from lowgemm.quant._hard_swish import hard_swish_codes as hard_swish_codes
+from lowgemm.quant._hard_swish import hard_swish_factors as hard_swish_factors
 from lowgemm.quant._linear import dequantize_linear as dequantize_linear
 from lowgemm.quant._linear import quantize_dequantize as quantize_dequantize
 from lowgemm.quant._linear import quantize_linear as quantize_linear

@@ -61,6 +61,12 @@ def nearest(value):
     return tirx.call_intrin(like("int32", value), "tirx.call_llvm_pure_intrin", kind, value)
 
 
+def rounded(value):
+    """float32 `value` rounded to the nearest integer, ties to even, as float32: one instruction for a vector."""
+    kind = tirx.const(llvm_lookup_intrinsic_id("llvm.rint"), "uint32")
+    return tirx.call_intrin(like("float32", value), "tirx.call_llvm_pure_intrin", kind, value)
+
+
 def saturated(value, dtype: str):
     """int32 `value` as an 8-bit code, the nearest that there is: what packing instructions do by themselves."""
     low, high = (0, 255) if dtype == "uint8" else (-128, 127)

@@ -7,6 +7,9 @@ are the dtype's range, narrowed by a fused ReLU or clip (a clip commutes with a 
 Sum (numerics 2) of codes a and b:  y = clamp(rint(fma(a, sa / sy, fma(b, sb / sy, fixed))), low, high), with the zero
 points folded into `fixed` (`quant.sum_factors`), as ONNX Runtime's QLinearAdd computes it. A residual is added to the
 code that numerics 1 gives: the convolution's own rounding to 8 bits stays where the model put it.
+
+Hard-swish (numerics 3) of a code less its zero point, q:  y = clamp(rint(fma(q, clip(fma(q, slope, half), least, most),
+fixed))), with the scales and the zero point of the result folded into the factors (`quant.hard_swish_factors`).
 """
 
 from tvm import te, tirx
@@ -17,11 +20,13 @@ from lowgemm.topi._arith import (
     like,
     nearest,
     round_clamped_int,
+    rounded,
     saturated,
     to_float,
 )
 
 ADD_PARAMS = 5
+SWISH_PARAMS = 5
 # Beyond all codes, and far enough from the ends of int32 for a zero point.
 FAR = 2.0**30
 
@@ -86,3 +91,13 @@ def sum_steps(a, b, params: te.Tensor):
     """Numerics 2 before it rounds: (real, zero point, low, high), as `quantized_from` and `narrowed` take it."""
     total = fma(to_float(a), params[0], fma(to_float(b), params[1], params[2]))
     return total, f32(0.0), params[3], params[4]
+
+
+def hard_swish_steps(real, params: te.Tensor, dtype: str):
+    """Numerics 3 of the integer that is nearest to `real`, before it rounds: (real, zero point, low, high), which are
+    the ends of `dtype`. `params` float32 `(slope, half, least, most, fixed)`."""
+    code = rounded(real)
+    # Of a maximum with a constant 0 LLVM makes two instructions: a comparison and a mask.
+    gate = tirx.min(tirx.max(fma(code, params[0], params[1]), params[2]), params[3])
+    low, high = (0.0, 255.0) if dtype == "uint8" else (-128.0, 127.0)
+    return fma(code, gate, params[4]), f32(0.0), f32(low), f32(high)

@@ -12,6 +12,7 @@ and, where both depend on the row, a product of one of the row with one of the c
                 or, by the policy "fixed_point", in 64 bits, ties up:
                 code = clamp(((t * m[j] + 2^(s[j] - 1)) >> s[j]) + zero_point, low, high)
                 code = the sum of code and a residual, as `_epilogue.add` has it
+                code = the hard-swish of code, as `_epilogue.hard_swish_steps` has it
                 code = table[code]
     float32     real = fma(float32(t) * multiplier[j], row_scale[i], bias[j])    the last product and the sum as one
                 real = real + residual, then leaky ReLU, then min(max(real, low), high)
@@ -43,7 +44,9 @@ class OutputForm:
 
     Two promises about data save instructions where codes are packed: without `zero` the output's zero point is 0, and
     without `bounds` its low and high are the ends of its type and no rounded number is beyond `_epilogue.FAR`. They
-    count for nothing where a residual follows.
+    count for nothing where a residual follows. Where a hard-swish does, its own codes have neither `zero`, which is in
+    its factors, nor `bounds`, and `hard_swish` says which bounds of the code before it are kept: "low", "high", both or
+    none. It gives the same for all that is beyond the others.
     """
 
     dtype: str = "int32"
@@ -56,6 +59,7 @@ class OutputForm:
     clip: bool = False
     residual: str | None = None
     table: bool = False
+    hard_swish: tuple[str, ...] | None = None
     residual_first: bool = False
     zero: bool = True
     bounds: bool = True
@@ -81,7 +85,8 @@ class OutputStage:
         multiplier float32 (columns,), or fixed_multiplier and fixed_shift int32 (columns,), unless the output is int32;
         bias float32 (columns,) if bias; out float32 (4,) unless the output is int32;
         row_zero int32 `rows` if row_zero and not `found`; row_scale float32 `rows` if row_scale and not `found`;
-        other, the residual, `shape`, and, if the output is 8-bit, add float32 (5,); table (256,) if table.
+        other, the residual, `shape`, and, if the output is 8-bit, add float32 (5,); swish float32 (5,) if hard_swish;
+        table (256,) if table.
     `found` says that the row's scale and zero point are computed in the function itself. `packs` says that vectors
     become bytes by packing instructions, which saturate. `declare` makes placeholders, or buffers for functions that
     are no tensor expressions: then accumulators and columns may be vectors, if codes are packed and nothing is added.
@@ -101,6 +106,9 @@ class OutputStage:
         self.form = form
         self._declare = declare
         self._packs = packs and form.eight_bit and form.rounding == "rne" and not form.table
+        # Whether the codes' own bounds and zero point are those that packing has.
+        self._ends = not (form.bounds or form.residual)
+        assert form.hard_swish is None or self._ends, "a hard-swish is all that follows"
         self.args: list[te.Tensor] = []
         self._named: dict[str, Any] = {}
         real = form.dtype != "int32"
@@ -118,6 +126,7 @@ class OutputStage:
         self._add("other", shape, form.residual or "", form.residual is not None)
         sums = form.residual is not None and form.eight_bit
         self._add("add", (_epilogue.ADD_PARAMS,), "float32", sums)
+        self._add("swish", (_epilogue.SWISH_PARAMS,), "float32", form.hard_swish is not None)
         self._add("table", (256,), form.dtype, form.table)
 
     def _add(self, name: str, shape, dtype: str, wanted: bool = True) -> None:
@@ -127,7 +136,7 @@ class OutputStage:
 
     def element(self, acc, column, row: tuple, at: tuple, row_sum: Any = None, found: Any = None):
         """What is stored at `at`, of the accumulator of `column` and `row`."""
-        if self._packs and (self.form.bounds or self.form.residual):
+        if self._packs and not self._ends:
             total, scale = self._total(acc, column, row, row_sum, found)
             return _epilogue.narrowed(*self._steps(total, column, scale, at), dtype=self.form.dtype)
         if self._packs:
@@ -145,7 +154,7 @@ class OutputStage:
             return self.value(acc, column, row, at, row_sum, found)
         total, scale = self._total(acc, column, row, row_sum, found)
         real, zero, low, high = self._steps(total, column, scale, at)
-        if not self.form.residual and not self.form.bounds:
+        if self._ends:
             low = high = None
             zero = zero if self.form.zero else None
         return _epilogue.unsaturated(real, zero, low, high)
@@ -155,15 +164,15 @@ class OutputStage:
         code."""
         assert self._packs and not self.form.residual
         total, scale = self._total(acc, column, (), None, None)
+        if self._ends:
+            return self.unsaturated(acc, column, (), ())
         real, zero, _, high = self._steps(total, column, scale, ())
-        if self.form.bounds:
-            return _epilogue.capped(real, zero, high, self.form.dtype)
-        return _epilogue.unsaturated(real, zero if self.form.zero else None, None, None)
+        return _epilogue.capped(real, zero, high, self.form.dtype)
 
     @property
     def floor(self):
         """The least code, None if it is that of the type."""
-        return self._named["out"][1].astype(self.form.dtype) if self.form.bounds else None
+        return None if self._ends else self._named["out"][1].astype(self.form.dtype)
 
     def value(self, acc, column, row: tuple, at: tuple, row_sum: Any = None, found: Any = None):
         """`element`, where a code is still an int32.
@@ -223,7 +232,7 @@ class OutputStage:
         return to_bfloat16(real) if form.dtype == "bfloat16" else real
 
     def _steps(self, total, column, scale, at):
-        """(real, zero point, low, high) of what is still to be rounded, maybe with the residual added."""
+        """(real, zero point, low, high) of what is still to be rounded, with what is fused behind it."""
         form, named = self.form, self._named
         out = named["out"]
         real = to_float(total)
@@ -235,6 +244,12 @@ class OutputStage:
         if form.leaky:
             real = tirx.Select(real < f32(0.0), real * out[3], real)
         zero, low, high = (out[i] for i in range(3))
+        if form.hard_swish is not None:
+            if "low" in form.hard_swish:
+                real = tirx.max(real, low - zero)
+            if "high" in form.hard_swish:
+                real = tirx.min(high - zero, real)
+            return _epilogue.hard_swish_steps(real, named["swish"], form.dtype)
         if not form.residual:
             return real, zero, low, high
         code = round_clamped(real, low - zero, high - zero, zero)

@@ -365,9 +365,42 @@ TABLES = {
         n("Slice", "X st en", "A"), n("Max", "X A"), ops=["Dequantize", "Slice", "Max", "Quantize"],
         constants={"st": np.array([0, 0]), "en": np.array([1, 1])},
     ),
-    "after-convolution": conv(("C", 0.25, 90), n("HardSwish", "Cq"), ops=("QConv", "QLut")),
+    "after-convolution": conv(("C", 0.25, 90), n("Sigmoid", "Cq"), ops=("QConv", "QLut"), results={"Y": (1 / 256, 0)}),
     "within-convolution-stays-float": conv(
         n("Sigmoid", "C"), ops=("QConv", "Sigmoid", "Quantize"), results={"Y": (1 / 256, 0)}, exact=False
+    ),
+}  # fmt: skip
+
+HALF: dict[str, Any] = {"constants": {**C, **requantized("C", 0.0625, 90)[1]}}
+SWISH = [CONV, *requantized("C", 0.0625, 90)[0], n("HardSwish", "Cq", "H")]
+HARD_SWISHES = {
+    "hard-swish": conv(("C", 0.0625, 90), n("HardSwish", "Cq")),
+    "hard-swish-of-relu": conv(n("Relu", "C", "R"), ("R", 0.0625, 0), n("HardSwish", "Rq")),
+    "hard-swish-of-depthwise": Island(
+        [n("Conv", "X W", "C", group=8, **PAD), *SWISH[1:3], n("HardSwish", "Cq")],
+        ["QConv"], X, weights={"w": (WD, 2.0**-8)}, **HALF,
+    ),
+    "hard-swish-times-and-plus": Island(
+        [*SWISH, n("Mul", "H half", "M"), n("Add", "M three")], ["QConv"], X, weights=CW, **HALF
+    ),
+    "hard-swish-spelled-behind": Island(
+        [*SWISH[:3], n("Add", "Cq three", "A"), n("Clip", "A zero six", "B"), n("Mul", "Cq B", "D"), n("Div", "D six")],
+        ["QConv"], X, weights=CW, **HALF,
+    ),
+    "hard-swish-negated-is-a-table": Island(
+        [*SWISH, n("Neg", "H")], ["QConv", "QLut"], X, weights=CW, **HALF
+    ),
+    "hard-swish-read-elsewhere-is-a-table": Island(
+        [*SWISH, n("Identity", "H"), n("Neg", "Cq", "V")], ["QConv", "QLut", "QLut"], X,
+        {"Y": Q, "V": Q}, weights=CW, **HALF,
+    ),
+    "hard-swish-of-an-output-is-a-table": Island(
+        [*SWISH, n("Identity", "H"), n("Identity", "Cq", "V")], ["QConv", "QLut"], X,
+        {"Y": Q, "V": (0.0625, 90)}, weights=CW, **HALF,
+    ),
+    "hard-swish-of-a-sum-is-a-table": Island(
+        [*SWISH[:3], n("Add", "Cq Z", "S"), *requantized("S", 0.0625, 90)[0], n("HardSwish", "Sq")],
+        ["QConv", "QLut"], XZ, weights=CW, constants={**HALF["constants"], **requantized("S", 0.0625, 90)[1]},
     ),
 }  # fmt: skip
 
@@ -450,7 +483,7 @@ MOVEMENT = {
         results={"Y": (1 / 256, 0)}, exact=False,
     ),
 }  # fmt: skip
-ISLANDS = {**CONVOLUTIONS, **OPERANDS, **TABLES, **MOVEMENT}
+ISLANDS = {**CONVOLUTIONS, **OPERANDS, **TABLES, **HARD_SWISHES, **MOVEMENT}
 
 
 def compare(island: Island) -> list[str]:
