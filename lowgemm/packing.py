@@ -260,30 +260,55 @@ class ConvPacking:
         return out.reshape(-1)
 
 
-# 2 G of Winograd's F(2, 3).
-_WINOGRAD = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]], np.int16)
+# Of Winograd's F(m, 3), by m: G in integers. F(2, 3): 2 G. F(4, 3): 24 G, of whose last row a half, that 16 bits hold
+# all transformed filters.
+_WINOGRAD = {
+    2: np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]]),
+    4: np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 12]]),
+}
+
+
+# With tiles of 4x4, 576 times an accumulator is known modulo 2^32, and so is the accumulator modulo 2^26.
+WINOGRAD_LARGEST_SUM = 2**25 - 1
 
 
 @dataclass(frozen=True)
 class WinogradPacking(ConvPacking):
-    """How 3x3 filters w of one group are transformed and cut: as filters (2 G) w (2 G)^T of 4x4 taps."""
+    """How 3x3 filters of one group are transformed and cut: as filters G w G^T of `size + 2` taps each way, for tiles
+    of `size` (2 or 4) pixels of the output each way."""
 
     @staticmethod
-    def of(shape: ConvShape, layout: DotLayout) -> "WinogradPacking":
+    def sizes(weight: np.ndarray) -> tuple[int, ...]:
+        """The sizes that compute with `weight` `(out, in, ..)` and any codes: 4 up to `WINOGRAD_LARGEST_SUM`."""
+        wide, filters = weight.astype(np.int64), tuple(range(1, weight.ndim))
+        positive = np.maximum(wide, 0).sum(filters)
+        negative = positive - wide.sum(filters)
+        # Of codes as they are, 0 to 255 or -128 to 127: zero points are taken off later.
+        sums = np.maximum(255 * np.maximum(positive, negative), 128 * (positive + negative))
+        largest = sums.max(initial=0)
+        return tuple(size for size in _WINOGRAD if size == 2 or largest <= WINOGRAD_LARGEST_SUM)
+
+    @staticmethod
+    def of(shape: ConvShape, layout: DotLayout, size: int) -> "WinogradPacking":
         """The cut of `shape`'s filter for `layout`."""
         inputs, outputs = shape.in_channels, shape.out_channels
-        return WinogradPacking(layout, 1, 1, inputs, outputs, 4, 4, inputs)
+        return WinogradPacking(layout, 1, 1, inputs, outputs, size + 2, size + 2, inputs)
 
-    @staticmethod
-    def tiles(shape: ConvShape) -> tuple[int, int]:
-        """Rows and columns of tiles, 2x2 pixels of an image of the output each."""
-        return -(-shape.out_height // 2), -(-shape.out_width // 2)
+    @property
+    def size(self) -> int:
+        """Pixels of a tile each way."""
+        return self.tap_rows - 2
+
+    def tiles(self, shape: ConvShape) -> tuple[int, int]:
+        """Rows and columns of tiles of an image of the output."""
+        return -(-shape.out_height // self.size), -(-shape.out_width // self.size)
 
     def pack(self, weight: np.ndarray, zeros: np.ndarray | None = None) -> np.ndarray:
-        """Transform and pack int8 `weight` `(out, in, 3, 3)` into `packed_shape` int16; at most 9 * 128 each."""
+        """Transform and pack int8 `weight` `(out, in, 3, 3)` into `packed_shape` int16; at most 144 * 128 each."""
         assert zeros is None
-        wide = np.einsum("ra,oiab,cb->oirc", _WINOGRAD, weight.astype(np.int16), _WINOGRAD)
-        return super().pack(wide)
+        rows = _WINOGRAD[self.size]
+        wide = np.einsum("ra,oiab,cb->oirc", rows, weight.astype(np.int32), rows)
+        return super().pack(wide.astype(np.int16))
 
 
 # Where the interleaved rows of an output row come from: it has its "own"; or the image has some that begin at "each" of

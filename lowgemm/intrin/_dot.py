@@ -234,9 +234,12 @@ def _accumulate(dot: Dot, vnni: bool) -> Callable[..., Any]:
         def accumulate(acc, a, b) -> Any:
             wide = f"int16x{lanes * depth}"
             a, b = T.cast(a, wide), T.cast(b, wide)
-            return acc + T.call_llvm_pure_intrin(
+            sums = T.call_llvm_pure_intrin(
                 T.llvm_lookup_intrinsic_id(instruction), a, b, dtype=acc_vector
             )
+            # One addition modulo 2^32: of a sum in 32 bits TVM would promise that it does not overflow.
+            wider = f"int64x{lanes}"
+            return T.cast(T.cast(acc, wider) + T.cast(sums, wider), acc_vector)
 
     return accumulate
 

@@ -60,10 +60,9 @@ class Context:
         tuned = self.configs.get(task.key)
         return schedules.default_config(task) if tuned is None else tuned
 
-    def choose(self, plain: KernelTask, special: KernelTask, pays: bool) -> KernelTask:
-        """Of two kernels that do the same the one that is tuned, or else the special one if it pays."""
-        likely, other = (special, plain) if pays else (plain, special)
-        return other if other.key in self.configs and likely.key not in self.configs else likely
+    def choose(self, likely: KernelTask, *others: KernelTask) -> KernelTask:
+        """Of kernels that do the same, `likely` the fastest, one that is tuned, if any is."""
+        return next((task for task in (likely, *others) if task.key in self.configs), likely)
 
     def declare(self, tensor: str) -> Operand:
         """Declare the tensor of the graph in its stored form."""

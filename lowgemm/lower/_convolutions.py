@@ -10,7 +10,13 @@ from lowgemm.lower._context import NHWC, Context, model_order
 from lowgemm.lower._layout import declare_written, in_model_order, store_written
 from lowgemm.lower._params import add_params
 from lowgemm.lower._program import Operand
-from lowgemm.packing import ConvPacking, ConvShape, DepthwisePacking, DirectDepthwisePacking
+from lowgemm.packing import (
+    ConvPacking,
+    ConvShape,
+    DepthwisePacking,
+    DirectDepthwisePacking,
+    WinogradPacking,
+)
 from lowgemm.quant import hard_swish_codes
 from lowgemm.schedules import KernelTask
 from lowgemm.targets import CpuTarget
@@ -21,7 +27,7 @@ from lowgemm.tiling import (
     row_image,
     summing_target,
     winograd_packing,
-    winograd_pays,
+    winograd_size,
     winograd_takes,
 )
 
@@ -69,12 +75,18 @@ def conv(context: Context, node: Node) -> None:
             )
     target = summing_target(context.target, lambda view: _sums_fit(flat, weight, view))
     task = context.task("qconv2d", flat, *dtypes, target)
-    emit = {"qconv2d": _direct, "qwinograd2d": _winograd}
     if winograd_takes(conv, context.target):
-        other = context.task("qwinograd2d", conv, *dtypes)
-        pays = winograd_pays(conv, target, context.threads)
-        task = context.choose(task, other, pays)
-    emit[task.family](context, node, task, conv.macs)
+        sizes = WinogradPacking.sizes(weight)
+        size = winograd_size(conv, target, context.threads, sizes)
+        fewer = {
+            n: context.task(family, conv, *dtypes)
+            for family, n in schedules.WINOGRAD_FAMILIES.items()
+            if n in sizes
+        }
+        tasks = {None: task, **fewer}
+        task = context.choose(tasks.pop(size), *tasks.values())
+    emit = _direct if task.family == "qconv2d" else _winograd
+    emit(context, node, task, conv.macs)
 
 
 def _direct(context: Context, node: Node, task: KernelTask, macs: int) -> None:
@@ -116,7 +128,7 @@ def _direct(context: Context, node: Node, task: KernelTask, macs: int) -> None:
 def _winograd(context: Context, node: Node, task: KernelTask, macs: int) -> None:
     program, attrs, conv = context.program, node.attrs, task.shape
     config = context.config_for(task)
-    packing = winograd_packing(conv, task.target)
+    packing = winograd_packing(conv, task.target, schedules.WINOGRAD_FAMILIES[task.family])
     form = topi.WinogradForm(
         task.in_dtype, _output_form(node, task, packing.layout.packs), config.block, config.columns
     )
@@ -125,7 +137,7 @@ def _winograd(context: Context, node: Node, task: KernelTask, macs: int) -> None
         func = topi.qwinograd2d(conv, packing, form)
         return schedules.schedule_qwinograd2d(func, conv, packing, form, task.target, config)
 
-    symbol = program.kernel("qwinograd2d", (conv, packing, form, config), make)
+    symbol = program.kernel(task.family, (conv, packing, form, config), make)
     args = [
         program.operand(node.inputs[0], (conv.batch, conv.height, conv.width * conv.in_channels)),
         program.constant(packing.pack(attrs["weight"])),
@@ -133,7 +145,7 @@ def _winograd(context: Context, node: Node, task: KernelTask, macs: int) -> None
         *_stage_arguments(context, node, conv, packing),
     ]
     kernel = (
-        f"qwinograd2d_{_kinds(task)}"
+        f"{task.family}_{_kinds(task)}"
         f"_{config.columns}x{config.vectors * packing.layout.lanes}_{task.target.level}"
     )
     _finish_conv(context, node, symbol, args, _out_shape(conv), kernel, macs, task)
@@ -196,8 +208,8 @@ def _depthwise(context: Context, node: Node, conv: ConvShape) -> None:
     task = context.task("qdepthwise2d", conv, *dtypes)
     if direct_depthwise_takes(conv, target):
         other = context.task("qdepthwise_direct", conv, *dtypes)
-        pays = direct_depthwise_pays(conv, target)
-        task = context.choose(task, other, pays)
+        tasks = (other, task) if direct_depthwise_pays(conv, target) else (task, other)
+        task = context.choose(*tasks)
     config = context.config_for(task)
     output = topi.OutputForm(task.out_dtype, **_promises(attrs))
     packing: DepthwisePacking | DirectDepthwisePacking

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lowgemm.packing import ConvPacking, ConvShape, dot_layout
+from lowgemm.packing import ConvPacking, ConvShape, WinogradPacking, dot_layout
 from lowgemm.targets import CpuTarget
 from lowgemm.tiling import (
     conv_lanes,
@@ -23,7 +23,7 @@ from lowgemm.tiling import (
     needs_stage,
     summing_target,
     winograd_packing,
-    winograd_pays,
+    winograd_size,
 )
 
 if TYPE_CHECKING:
@@ -132,9 +132,12 @@ def kernel_for(
 
     view = summing_target(target, fits)
     # What zero points of weights take off is a sum over the window.
-    if passes == 1 and winograd_pays(shape, view, threads):
-        fewer = default_winograd_config(shape, target, threads)
-        layout = winograd_packing(shape, target)
+    size = None
+    if passes == 1 and shape.kernel == (3, 3):
+        size = winograd_size(shape, view, threads, WinogradPacking.sizes(filters.values))
+    if size is not None:
+        fewer = default_winograd_config(shape, target, threads, size)
+        layout = winograd_packing(shape, target, size)
         return Winograd(x_dtype, shape, target, fewer, layout, True, False)
     merged = packing_for(view)
     # Groups that share a block of weights are one to the kernel.

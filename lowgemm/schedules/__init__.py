@@ -35,6 +35,7 @@ from lowgemm.schedules._sparse import schedule_sparse_blocks as schedule_sparse_
 from lowgemm.schedules._sparse import schedule_sparse_rows as schedule_sparse_rows
 from lowgemm.schedules._steps import parallel_loss as parallel_loss
 from lowgemm.schedules._tasks import FAMILIES as FAMILIES
+from lowgemm.schedules._tasks import WINOGRAD_FAMILIES as WINOGRAD_FAMILIES
 from lowgemm.schedules._tasks import KernelTask as KernelTask
 from lowgemm.schedules._tasks import check_config as check_config
 from lowgemm.schedules._tasks import config_from_json as config_from_json

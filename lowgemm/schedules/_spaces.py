@@ -79,9 +79,11 @@ def direct_depthwise_space(
     )
 
 
-def winograd_space(shape: ConvShape, target: CpuTarget, threads: int) -> Iterator[WinogradConfig]:
-    """The configurations of `qwinograd2d` for `shape`, on `threads` threads."""
-    packing = winograd_packing(shape, target)
+def winograd_space(
+    shape: ConvShape, target: CpuTarget, threads: int, size: int
+) -> Iterator[WinogradConfig]:
+    """The configurations of Winograd kernels for `shape`, on `threads` threads."""
+    packing = winograd_packing(shape, target, size)
     panels, pairs = packing.panels, -(-shape.in_channels // 2)
     down, _ = packing.tiles(shape)
     orders = [
@@ -100,7 +102,7 @@ def winograd_space(shape: ConvShape, target: CpuTarget, threads: int) -> Iterato
         for unroll in _UNROLLS
         if pairs % unroll == 0 and unroll * columns * vectors <= 32
     )
-    yield from _fitting(configs, lambda config: check_winograd_config(shape, target, config))
+    yield from _fitting(configs, lambda config: check_winograd_config(shape, target, config, size))
 
 
 def _fitting(configs: Iterable[_C], check: Callable[[_C], None]) -> Iterator[_C]:

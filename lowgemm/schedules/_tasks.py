@@ -5,6 +5,7 @@ A task is what lowering asks a configuration for, what the tuner searches one fo
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import Any, get_type_hints
 
 from lowgemm.packing import ConvShape
@@ -25,6 +26,8 @@ from lowgemm.tiling import (
     default_winograd_config,
 )
 
+# By the pixels of a tile each way.
+WINOGRAD_FAMILIES = {"qwinograd2d": 2, "qwinograd4x4": 4}
 Config = ConvConfig | DepthwiseConfig | DirectDepthwiseConfig | WinogradConfig
 Shape = ConvShape
 
@@ -99,13 +102,16 @@ FAMILIES: dict[str, Family] = {
         check_direct_depthwise_config,
         _spaces.direct_depthwise_space,
     ),
-    "qwinograd2d": Family(
-        ConvShape,
-        WinogradConfig,
-        default_winograd_config,
-        check_winograd_config,
-        _spaces.winograd_space,
-    ),
+    **{
+        family: Family(
+            ConvShape,
+            WinogradConfig,
+            partial(default_winograd_config, size=size),
+            partial(check_winograd_config, size=size),
+            partial(_spaces.winograd_space, size=size),
+        )
+        for family, size in WINOGRAD_FAMILIES.items()
+    },
 }
 
 

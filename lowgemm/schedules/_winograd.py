@@ -1,14 +1,14 @@
 """The schedule of the Winograd convolution.
 
 for block (parallel):                     a block of rows of tiles, or a block of weight panels
-  stage the block's input, and transform it: 16 matrices of tiles by channels
+  stage the block's input, and transform it: 16 or 36 matrices of tiles by channels
   for panels:
-    for 16 matrices, vectors, tiles:
+    for matrices, vectors, tiles:
       acc[tiles, vectors] = 0             registers
       for k:  acc += dot(broadcast pair of channels, weight vector)
       products = acc
     for tile, vectors:
-      sums[2, 2, vectors] = the 16 products transformed
+      sums[2, 2, vectors] or [4, 4, vectors] = the products transformed
       for row, column, vector:  dst = epilogue(sums)
 """
 
@@ -39,7 +39,7 @@ def schedule_qwinograd2d(
     Raises:
         ValueError: the configuration does not fit the target's registers, or does not divide the shape.
     """
-    check_winograd_config(shape, target, config)
+    check_winograd_config(shape, target, config, packing.size)
     dot = intrin.broadcast_dot(target, packing.layout.lanes)
     lanes = dot.lanes
     sch = s_tir.Schedule(func)
@@ -47,9 +47,9 @@ def schedule_qwinograd2d(
     dst = sch.get_sblock("dst")
 
     n, y, x, o = sch.get_loops(dst)
-    yt, yi = sch.split(y, [None, 2])
+    yt, yi = sch.split(y, [None, packing.size])
     yb, yt = sch.split(yt, [None, form.rows])
-    xo, xi = sch.split(x, [None, 2])
+    xo, xi = sch.split(x, [None, packing.size])
     wide = gcd(config.panels, 2)
     pb, po, pi, lane = sch.split(o, [None, config.panels // wide, wide, lanes])
     outer = [n, yb, pb] if config.order == "rows" else [pb, n, yb]
@@ -109,7 +109,7 @@ def _order_sums(sch: s_tir.Schedule, sums, lanes: int) -> None:
 
 
 def _order_moved(sch: s_tir.Schedule, moved):
-    """Transform a vector of channels of one tile after the other, all 16 results of it at once.
+    """Transform a vector of channels of one tile after the other, all results of it at once.
 
     Returns the loop over tiles.
     """

@@ -47,5 +47,5 @@ from lowgemm.tiling._winograd import WinogradConfig as WinogradConfig
 from lowgemm.tiling._winograd import check_winograd_config as check_winograd_config
 from lowgemm.tiling._winograd import default_winograd_config as default_winograd_config
 from lowgemm.tiling._winograd import winograd_packing as winograd_packing
-from lowgemm.tiling._winograd import winograd_pays as winograd_pays
+from lowgemm.tiling._winograd import winograd_size as winograd_size
 from lowgemm.tiling._winograd import winograd_takes as winograd_takes

@@ -1,7 +1,6 @@
 """Register tiles and blocks of Winograd convolutions, and where they take less time than direct ones."""
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from lowgemm.packing import FLAT, ConvShape, WinogradPacking, dot_layout
@@ -10,19 +9,24 @@ from lowgemm.tiling._balance import parallel_loss
 from lowgemm.tiling._conv import conv_lanes
 from lowgemm.tiling._registers import tile_registers
 
-# Of so many channels nothing that is added up in 32 bits exceeds them. For each channel, an entry of M, a sum of A^T M
-# and four times an accumulator are at most 4 * 9 * 255 * 128; before its last term, a sum is off by that term.
+# Of so many channels nothing that is added up in 32 bits exceeds them with tiles of 2x2. For each channel, an entry of
+# M, a sum of A^T M and four times an accumulator are at most 4 * 9 * 255 * 128; before its last term, a sum is off by
+# that term.
 WINOGRAD_CHANNELS = (2**31 - 1) // (2 * 4 * 9 * 255 * 128)
 
 # What things cost, in vector instructions, and bytes that lie near; fitted on a Zen 3 (docs/decisions.md).
-_MOVE = 153.0  # the input of a tile, 16 channels
-_SUM = 88.0  # the output of a tile, a vector of channels
+_MOVE = {2: 153.0, 4: 620.0}  # the input of a tile, 16 channels
+_SUM = {2: 88.0, 4: 430.0}  # the output of a tile, a vector of channels
 _DIRECT_SUM = 30.0  # the same of a direct kernel
 _TILE = 20.0  # a register tile, before and after its sum
-_LINE = 29.0  # a line of weights that come from beyond L2
-_AGAIN = 4.0  # the same, read once more
+_LINE = 14.0  # a line of weights
+_LINE_FAR = (
+    29.0  # a line of many weights, which other layers of a model drive out of the last cache
+)
+_AGAIN = 4.0  # the same, if not from L2, read once more
 _DIRECT = {0: 4.8, 1: 3.6, 2: 3.1}  # four products a lane by the groups that 16 bits may sum
 _NEAR = 256 * 1024
+_FAR = 4 << 20
 _HELD = 128 * 1024
 
 
@@ -60,9 +64,9 @@ class WinogradConfig:
 
 
 def winograd_takes(shape: ConvShape, target: CpuTarget) -> bool:
-    """Whether the kernel computes `shape`: dense 3x3 filters, on a level without VNNI.
+    """Whether the kernels compute `shape`: dense 3x3 filters, on a level without VNNI.
 
-    With VNNI an instruction takes four products of 8 bits, and there is nothing to gain with two of 16.
+    With VNNI an instruction takes four products of 8 bits, and there is less to gain with two of 16.
     """
     return (
         (shape.kernel, shape.strides, shape.dilations) == ((3, 3), (1, 1), (1, 1))
@@ -72,36 +76,50 @@ def winograd_takes(shape: ConvShape, target: CpuTarget) -> bool:
     )
 
 
-def winograd_pays(shape: ConvShape, direct: CpuTarget, threads: int) -> bool:
-    """Whether the kernel is expected to take less time than `qconv2d`, whose target, as weights let it, is `direct`.
+def winograd_size(
+    shape: ConvShape, direct: CpuTarget, threads: int, sizes: Iterable[int]
+) -> int | None:
+    """The size, of `sizes`, of the tiles that are expected to take the least time, None if `qconv2d` does: its target,
+    as weights let it, is `direct`.
 
-    A tenth less: measured and estimated times differ by some percent.
+    A tenth less than that: measured and estimated times differ by some percent.
     """
     target = direct.summing(0)
     if not winograd_takes(shape, target):
-        return False
-    config = default_winograd_config(shape, target, threads)
-    tiles = shape.batch * math.prod(WinogradPacking.tiles(shape))
+        return None
     panels = -(-shape.out_channels // target.lanes)
     weights = 9 * shape.in_channels * shape.out_channels
     products = shape.macs / shape.out_channels * panels / 4
-    cost = products * _DIRECT[direct.summed] + _DIRECT_SUM * tiles * panels + _lines(weights)
-    return _cost(shape, target, threads, config) < 0.9 * cost
+    outputs = shape.batch * shape.out_height * shape.out_width / 4 * panels
+    cost = 0.9 * (products * _DIRECT[direct.summed] + _DIRECT_SUM * outputs + _lines(weights))
+    found = None
+    for size in sizes:
+        config = default_winograd_config(shape, target, threads, size)
+        less = _cost(shape, target, threads, config, size)
+        if less < cost:
+            found, cost = size, less
+    return found
 
 
-def winograd_packing(shape: ConvShape, target: CpuTarget) -> WinogradPacking:
+def winograd_packing(shape: ConvShape, target: CpuTarget, size: int) -> WinogradPacking:
     """The layout of the transformed weight."""
-    return WinogradPacking.of(shape, dot_layout(target, conv_lanes(shape, target)))
+    return WinogradPacking.of(shape, dot_layout(target, conv_lanes(shape, target)), size)
 
 
 def default_winograd_config(
-    shape: ConvShape, target: CpuTarget, threads: int = 1
+    shape: ConvShape, target: CpuTarget, threads: int, size: int
 ) -> WinogradConfig:
     """The heuristic choice for `shape` on `threads` threads, used where nothing was tuned."""
-    return min(_options(shape, target), key=lambda config: _cost(shape, target, threads, config))
+
+    def cost(config: WinogradConfig) -> float:
+        return _cost(shape, target, threads, config, size)
+
+    return min(_options(shape, target, size), key=cost)
 
 
-def check_winograd_config(shape: ConvShape, target: CpuTarget, config: WinogradConfig) -> None:
+def check_winograd_config(
+    shape: ConvShape, target: CpuTarget, config: WinogradConfig, size: int
+) -> None:
     """Refuse what spills, what would leave predicates in the inner loop, and shapes that the kernel does not compute.
 
     Raises:
@@ -113,23 +131,26 @@ def check_winograd_config(shape: ConvShape, target: CpuTarget, config: WinogradC
             f"{shape}: this kernel is for 3x3 filters of up to {WINOGRAD_CHANNELS} channels, without VNNI"
         )
     config.check(target)
-    panels = winograd_packing(shape, target).panels
-    if panels % config.panels:
-        raise ValueError(f"{config}: {config.panels} panels do not divide {panels}")
-    if config.block > WinogradPacking.tiles(shape)[0]:
+    packing = winograd_packing(shape, target, size)
+    if packing.panels % config.panels:
+        raise ValueError(f"{config}: {config.panels} panels do not divide {packing.panels}")
+    if config.block > packing.tiles(shape)[0]:
         raise ValueError(f"{config}: there are fewer rows of tiles")
 
 
-def _options(shape: ConvShape, target: CpuTarget) -> Iterator[WinogradConfig]:
-    panels, pairs = winograd_packing(shape, target).panels, -(-shape.in_channels // 2)
-    down, across = WinogradPacking.tiles(shape)
+def _options(shape: ConvShape, target: CpuTarget, size: int) -> Iterator[WinogradConfig]:
+    packing = winograd_packing(shape, target, size)
+    panels, pairs = packing.panels, -(-shape.in_channels // 2)
+    down, across = packing.tiles(shape)
+    taps = packing.tap_rows**2
     unroll = 2 if pairs % 2 == 0 else 1
     most = target.registers // 2
-    far = 32 * shape.in_channels * shape.out_channels > _NEAR
+    # Tiles of 4x4 gain nothing from it (28x28, 128 channels, in a model: 490 us without, 510 with).
+    far = size == 2 and 2 * taps * shape.in_channels * shape.out_channels > _NEAR
     for vectors in (v for v in (1, 2, 4) if panels % v == 0):
         for columns in {most // vectors, (most - 1) // vectors}:
             for block in range(1, down + 1):
-                held = 16 * block * across * target.lanes * 4
+                held = taps * block * across * target.lanes * 4
                 chunks = [
                     n
                     for n in range(vectors, panels + 1, vectors)
@@ -145,27 +166,31 @@ def _options(shape: ConvShape, target: CpuTarget) -> Iterator[WinogradConfig]:
 
 def _lines(weights: int, reads: int = 1) -> float:
     """What it costs to read so many bytes so many times."""
-    return weights / 64 * (_LINE + (reads - 1) * _AGAIN) if weights > _NEAR else 0.0
+    once = _LINE_FAR if weights > _FAR else _LINE
+    return weights / 64 * (once + (reads - 1) * (_AGAIN if weights > _NEAR else 0.0))
 
 
-def _cost(shape: ConvShape, target: CpuTarget, threads: int, config: WinogradConfig) -> float:
+def _cost(
+    shape: ConvShape, target: CpuTarget, threads: int, config: WinogradConfig, size: int
+) -> float:
     """The time of a kernel, in vector instructions."""
-    panels, channels = winograd_packing(shape, target).panels, shape.in_channels
-    down, across = WinogradPacking.tiles(shape)
+    packing = winograd_packing(shape, target, size)
+    panels, channels, taps = packing.panels, shape.in_channels, packing.tap_rows**2
+    down, across = packing.tiles(shape)
     blocks = shape.batch * -(-down // config.block)
     groups = blocks * -(-config.block * across // config.columns)
     dots = config.columns * config.vectors
     # Products and sums; broadcasts of pairs; weights.
-    step = 1.74 * dots + 0.52 * config.columns + 0.92 * config.vectors
-    sums = 16 * groups * panels / config.vectors * (-(-channels // 2) * step + _TILE)
-    kept = 16 * config.block * across * channels * 2
+    step = 1.74 * dots + 0.72 * (config.columns + config.vectors)
+    sums = taps * groups * panels / config.vectors * (-(-channels // 2) * step + _TILE)
+    kept = taps * config.block * across * channels * 2
     rows = config.order == "rows"
     if not rows:
         kept *= shape.batch
     sums *= 1 + 0.1 * max(0.0, kept / _NEAR - 1)
     reads = blocks if rows else 1
-    lines = _lines(32 * channels * panels * target.lanes, reads)
-    edges = _MOVE * groups * config.columns * -(-channels // 16)
-    outputs = _SUM * shape.batch * down * across * panels
+    lines = _lines(2 * taps * channels * panels * target.lanes, reads)
+    edges = _MOVE[size] * groups * config.columns * -(-channels // 16)
+    outputs = _SUM[size] * shape.batch * down * across * panels
     loss = parallel_loss(blocks if rows else panels // config.panels, threads)
     return (sums + edges + outputs + lines) * loss

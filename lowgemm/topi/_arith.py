@@ -74,14 +74,32 @@ def saturated(value, dtype: str):
     return bounded.astype(like(dtype, value))
 
 
-def wrapping_sum(a, b):
-    """int32 a + b modulo 2^32.
+def wrapping_sum(a, b, kind: str = "int32"):
+    """a + b in the integers of `kind`, modulo 2^32 or 2^16.
 
     A sum in 32 bits has no meaning for LLVM once it overflows: TVM says that it does not, and what comes after, such as
-    a sign extension, is moved in front of it. LLVM makes one 32-bit addition of this.
+    a sign extension, is moved in front of it. LLVM makes one addition in 32 bits of this, and no parentheses are taken
+    off it.
     """
-    wide = a.astype(like("int64", a)) + b.astype(like("int64", b))
-    return wide.astype(like("int32", wide))
+    return _wrapped(_wide(a) + _wide(b), kind)
+
+
+def wrapping_difference(a, b, kind: str = "int32"):
+    """a - b, as `wrapping_sum`."""
+    return _wrapped(_wide(a) - _wide(b), kind)
+
+
+def wrapping_product(a, factor: int):
+    """a * factor, as `wrapping_sum`."""
+    return _wrapped(_wide(a) * tirx.const(factor, "int64"), "int32")
+
+
+def _wide(value):
+    return value.astype(like("int64", value))
+
+
+def _wrapped(wide, kind: str):
+    return wide.astype(like(kind, wide))
 
 
 def like(kind: str, value) -> str:

@@ -1,12 +1,14 @@
-"""Quantized 3x3 convolution in fewer products: Winograd's F(2x2, 3x3) in integers, exact."""
+"""Quantized 3x3 convolution in fewer products: Winograd's F(2x2, 3x3) and F(4x4, 3x3) in integers, exact."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import tvm
 from tvm import te, tirx
 
 from lowgemm.packing import ConvShape, WinogradPacking
+from lowgemm.topi._arith import wrapping_difference, wrapping_product, wrapping_sum
 from lowgemm.topi._blocks import block
 from lowgemm.topi._output import OutputForm, OutputStage
 from lowgemm.topi._padded import padded_input
@@ -17,8 +19,8 @@ from lowgemm.topi._product import accumulated, stored
 class WinogradForm:
     """The variant of the operator.
 
-    A tile is 2x2 pixels of the output. `rows` of them are a block; a kernel holds `columns` tiles of a block at a
-    time, and the blocks are defined on as many tiles as make whole ones.
+    A tile is `packing.size` pixels of the output each way. `rows` of them are a block; a kernel holds `columns` tiles
+    of a block at a time, and the blocks are defined on as many tiles as make whole ones.
     """
 
     in_dtype: str
@@ -30,17 +32,19 @@ class WinogradForm:
 def qwinograd2d(
     shape: ConvShape, packing: WinogradPacking, form: WinogradForm
 ) -> tvm.tirx.PrimFunc:
-    """`qconv2d` of one group of 3x3 filters with stride and dilation 1, by 16 products for 4 pixels instead of 36.
+    """`qconv2d` of one group of 3x3 filters with stride and dilation 1, by 16 products for 4 pixels instead of 36, or
+    by 36 for 16 instead of 144.
 
-    With d the 4x4 pixels that a tile reads, x and w as there, and the transformed weights U = (2 G) w (2 G)^T
-    (`WinogradPacking`):
+    With d the pixels that a tile reads, x and w as there, and the transformed weights U = G w G^T (`WinogradPacking`,
+    whose G are integers, multiples of the usual ones):
 
-        V = B^T d B        int16: at most 4 codes are added
-        M = sum_i V U      int32: 16 sums over channels
-        acc = (A^T M A) / 4    exactly, because of the 2 in each 2 G
+        V = B^T d B        int16: at most 4 codes are added, or 50 that are subtracted from as many
+        M = sum_i V U      int32: sums over channels
+        acc = (A^T M A) / 4, or / 576, exactly, because of the factors in each G
 
-    Nothing here exceeds 32 bits of up to `tiling.WINOGRAD_CHANNELS` channels. (Winograd's minimal filtering, as Lavin
-    and Gray, arXiv:1509.09308, write it down.)
+    With tiles of 2x2 nothing exceeds 32 bits of up to `tiling.WINOGRAD_CHANNELS` channels. With tiles of 4x4, M and its
+    sums are known modulo 2^32, where 9 has an inverse: 64 acc is known modulo 2^32, and so acc, if it is below 2^25
+    (`WinogradPacking.sizes`). (Winograd's minimal filtering, as Lavin and Gray, arXiv:1509.09308, write it down.)
 
     Arguments of the function, in order:
         data `(batch, height, width * in_channels)` u8 or s8; weight `packing.packed_shape` s16; pad int32 `(1,)`;
@@ -50,6 +54,8 @@ def qwinograd2d(
     summed), `products` (M, as it is kept), `half_sums` (A^T M), `sums` (acc), `codes` and `dst`.
     """
     lanes, channels = packing.layout.lanes, shape.in_channels
+    size, taps = packing.size, packing.tap_rows
+    moved_by, summed_by = (_moved_4, _summed_4) if size == 2 else (_moved_6, _summed_6)
     data = te.placeholder(
         (shape.batch, shape.height, shape.width * channels), form.in_dtype, name="data"
     )
@@ -61,42 +67,43 @@ def qwinograd2d(
     tiles = form.rows * across
     groups = -(-tiles // form.columns)
     slack = packing.padded_run - channels
-    extents = (2 * blocks * form.rows + 2, (2 * across + 2) * channels + slack)
+    extents = (size * blocks * form.rows + 2, (size * across + 2) * channels + slack)
     source = padded_input(shape, data, pad, extents, (1, 1, 1), packing.layout.lhs)
 
     count = (shape.batch, blocks, groups, form.columns)
 
     def halve(n, b, g, u, r, x, j):
         t = tirx.min(g * form.columns + u, tiles - 1)
-        top, left = (b * form.rows + t // across) * 2, t % across * 2
-        return _moved(r, lambda y: source(n, top + y, (left + x) * channels + j))
+        top, left = (b * form.rows + t // across) * size, t % across * size
+        return moved_by(r, lambda y: source(n, top + y, (left + x) * channels + j))
 
     def move(n, b, r, c, g, u, j):
-        return _moved(c, lambda x: half(n, b, g, u, r, x, j))
+        return moved_by(c, lambda x: half(n, b, g, u, r, x, j))
 
     # TVM takes the parentheses off nested sums, and each result would be a sum of its own: so by halves.
-    half = block("half", "n b g u r x j", (*count, 4, 4, packing.padded_run), halve)
+    half = block("half", "n b g u r x j", (*count, taps, taps, packing.padded_run), halve)
     moved = block(
-        "moved", "n b r c g u j", (*count[:2], 4, 4, *count[2:], packing.padded_run), move
+        "moved", "n b r c g u j", (*count[:2], taps, taps, *count[2:], packing.padded_run), move
     )
 
     def left(n, b, r, c, g, u, o, j):
         return moved(n, b, r, c, g, u, j)
 
-    held = (*count[:2], 4, 4, *count[2:], packing.panels * lanes)
+    held = (*count[:2], taps, taps, *count[2:], packing.panels * lanes)
     acc = accumulated("n b r c g u o", held, left, weight, packing, tap=lambda *at: at[2:4])
     products = block("products", "n b r c g u o", held, lambda *at: acc(*at))
 
     def half_sum(n, y, x, c, o):
-        t = y % (2 * form.rows) // 2 * across + x
-        b, g, u = y // (2 * form.rows), t // form.columns, t % form.columns
-        return _summed(y % 2, lambda r: products(n, b, r, c, g, u, o))
+        t = y % (size * form.rows) // size * across + x
+        b, g, u = y // (size * form.rows), t // form.columns, t % form.columns
+        return summed_by(y % size, lambda r: products(n, b, r, c, g, u, o))
 
-    whole = (shape.batch, 2 * blocks * form.rows, 2 * across, packing.panels * lanes)
-    half_sums = block("half_sums", "n y x c o", (*whole[:2], across, 4, whole[-1]), half_sum)
+    whole = (shape.batch, size * blocks * form.rows, size * across, packing.panels * lanes)
+    half_sums = block("half_sums", "n y x c o", (*whole[:2], across, taps, whole[-1]), half_sum)
 
     def pixel(n, y, x, o):
-        return _summed(x % 2, lambda c: half_sums(n, y, x // 2, c, o)) >> 2
+        total = summed_by(x % size, lambda c: half_sums(n, y, x // size, c, o))
+        return total >> 2 if size == 2 else _divided_by_576(total)
 
     sums = block("sums", "n y x o", whole, pixel)
     out_shape = (shape.batch, shape.out_height, shape.out_width, shape.out_channels)
@@ -111,13 +118,62 @@ def qwinograd2d(
     return te.create_prim_func([data, weight, pad, *stage.args, dst])
 
 
-def _moved(k, at: Callable):
-    """Row `k` of B^T times (at(0), .., at(3)): 0 - 2, 1 + 2, 2 - 1, 1 - 3."""
+def _moved_4(k, at: Callable):
+    """Row `k` of F(2, 3)'s B^T times (at(0), .., at(3)): 0 - 2, 1 + 2, 2 - 1, 1 - 3."""
     first = at(tirx.Select(k == 0, 0, tirx.Select(k == 2, 2, 1)))
     second = at(tirx.Select(k == 3, 3, tirx.Select(k == 2, 1, 2)))
     return tirx.Select(k == 1, first + second, first - second)
 
 
-def _summed(k, at: Callable):
-    """Row `k` of A^T times (at(0), .., at(3)): 0 + 1 + 2, 1 - 2 - 3."""
+def _summed_4(k, at: Callable):
+    """Row `k` of F(2, 3)'s A^T times (at(0), .., at(3)): 0 + 1 + 2, 1 - 2 - 3."""
     return tirx.Select(k == 0, at(0) + at(1) + at(2), at(1) - at(2) - at(3))
+
+
+def _moved_6(k, at: Callable):
+    """Row `k` of F(4, 3)'s B^T times (at(0), .., at(5)): 4 0 - 5 2 + 4, 4 - 4 2 +- (3 - 4 1), 4 - 2 +- 2 (3 - 1),
+    4 1 - 5 3 + 5."""
+    # Parentheses stay, as those of plain sums would not, and rows share what is in them.
+    plus, minus = (partial(f, kind="int16") for f in (wrapping_sum, wrapping_difference))
+    even, odd = minus(at(4), at(2) << 2), minus(at(3), at(1) << 2)
+    even_once, odd_twice = minus(at(4), at(2)), minus(at(3), at(1)) << 1
+    return _chosen(
+        k,
+        [
+            plus(minus(at(0), at(2)) << 2, even_once),
+            plus(even, odd),
+            minus(even, odd),
+            plus(even_once, odd_twice),
+            minus(even_once, odd_twice),
+            minus(minus(at(5), at(3)), odd_twice << 1),
+        ],
+    )
+
+
+def _summed_6(k, at: Callable):
+    """Row `k` of F(4, 3)'s A^T times (at(0), .., at(4), 2 at(5)), modulo 2^32."""
+    plus, minus = wrapping_sum, wrapping_difference
+    near, far = plus(at(1), at(2)), plus(at(3), at(4))
+    near_odd, far_odd = minus(at(1), at(2)), minus(at(3), at(4))
+    return _chosen(
+        k,
+        [
+            plus(at(0), plus(near, far)),
+            plus(near_odd, far_odd << 1),
+            plus(near, far << 2),
+            plus(plus(near_odd, far_odd << 3), at(5) << 1),
+        ],
+    )
+
+
+def _chosen(k, values: list):
+    """`values[k]`."""
+    found = values[-1]
+    for index in reversed(range(len(values) - 1)):
+        found = tirx.Select(k == index, values[index], found)
+    return found
+
+
+def _divided_by_576(total):
+    """A multiple of 576 modulo 2^32, divided by it: 9 has an inverse, 64 is a shift."""
+    return wrapping_product(total, pow(9, -1, 2**32)) >> 6

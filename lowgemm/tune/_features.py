@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 
 from lowgemm.packing import ConvPacking, ConvShape
-from lowgemm.schedules import KernelTask, depthwise_packing, dot_layout, needs_stage, parallel_loss
+from lowgemm.schedules import (
+    WINOGRAD_FAMILIES,
+    KernelTask,
+    depthwise_packing,
+    dot_layout,
+    needs_stage,
+    parallel_loss,
+)
 from lowgemm.targets.peak import cache_sizes
 from lowgemm.tiling import (
     block_tiles,
@@ -164,7 +171,7 @@ def _direct_depthwise(task: KernelTask, config: Any) -> dict[str, float]:
 
 def _winograd(task: KernelTask, config: Any) -> dict[str, float]:
     shape, target = task.shape, task.target
-    packing = winograd_packing(shape, target)
+    packing = winograd_packing(shape, target, WINOGRAD_FAMILIES[task.family])
     down, across = packing.tiles(shape)
     blocks = -(-down // config.block)
     tiles = config.block * across
@@ -172,7 +179,7 @@ def _winograd(task: KernelTask, config: Any) -> dict[str, float]:
     dots = config.columns * config.vectors
     panels = config.order == "panels"
     parts = packing.panels // config.panels if panels else shape.batch * blocks
-    held = 16 * groups * config.columns
+    held = packing.tap_rows**2 * groups * config.columns
     return {
         "columns": config.columns,
         "vectors": config.vectors,
@@ -183,7 +190,9 @@ def _winograd(task: KernelTask, config: Any) -> dict[str, float]:
         "held panels": config.panels,
         "accumulators": dots,
         "registers free": target.registers - dots - config.vectors,
-        "waste": 4 * blocks * groups * config.columns / (shape.out_height * shape.out_width),
+        "waste": packing.size**2
+        * (blocks * groups * config.columns)
+        / (shape.out_height * shape.out_width),
         "loads per dot": (config.columns + config.vectors) / dots,
         "steps": math.log2(packing.padded_run // 2),
         "blocks": math.log2(parts),
@@ -209,5 +218,5 @@ _FAMILIES = {
     "qconv2d": _conv,
     "qdepthwise2d": _depthwise,
     "qdepthwise_direct": _direct_depthwise,
-    "qwinograd2d": _winograd,
+    **dict.fromkeys(WINOGRAD_FAMILIES, _winograd),
 }

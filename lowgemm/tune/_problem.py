@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from lowgemm.graph import Graph, Node, TensorType
-from lowgemm.packing import FLAT, ConvShape
+from lowgemm.packing import FLAT, WINOGRAD_LARGEST_SUM, ConvShape, WinogradPacking
 from lowgemm.passes import Quantization
 from lowgemm.quant import LARGEST_SUM, add_codes, requantize, sum_factors
 from lowgemm.reference import conv2d_i32
-from lowgemm.schedules import KernelTask
+from lowgemm.schedules import WINOGRAD_FAMILIES, KernelTask
 
 # Neither the middle of the range nor an end.
 _POINTS = {"uint8": 43, "int8": -21}
@@ -54,6 +54,10 @@ def problem(task: KernelTask) -> Problem:
         weight[::7], weight[3::7] = limit, -limit
     else:
         weight[::7], weight[3::7] = 127, -128
+    if WINOGRAD_FAMILIES.get(task.family) not in (None, *WinogradPacking.sizes(weight)):
+        # The largest of which so many have a sum that such tiles compute.
+        limit = WINOGRAD_LARGEST_SUM // (255 * 9 * shape.in_channels)
+        weight = np.clip(weight, -limit, limit)
     acc = conv2d_i32(
         x, weight, point, 0, shape.strides, shape.padding, shape.dilations, shape.groups, "NCHW"
     )

@@ -36,9 +36,10 @@ def test_signs(level: str, conv: str, in_dtype: str, out_dtype: str) -> None:
     check(CONVS[conv], level, in_dtype, out_dtype, hard_swish=True)
 
 
+@pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("level", isas("avx2", "avx512"))
-def test_winograd(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_convolutions, "winograd_pays", lambda *_: True)
+def test_winograd(level: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_convolutions, "winograd_size", lambda *_: size)
     check(CONVS["tails"], level, hard_swish=True)
 
 

@@ -394,8 +394,9 @@ def test_any_convolution(isa: str, pool: int, data: st.DataObject) -> None:
 @given(data=st.data())
 def test_any_convolution_of_fewer_products(isa: str, pool: int, data: st.DataObject) -> None:
     case = draw_kernel(data, DENSE[pool], "convolution")
+    size = data.draw(st.sampled_from([2, 4]), label="size of tiles")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_conv_kernels, "winograd_pays", lambda *_: True)
+        patch.setattr(_conv_kernels, "winograd_size", lambda *_: size)
         check_convolution(case, isa, data)
     record_conformance("convolutions of fewer products at random", isa)
 

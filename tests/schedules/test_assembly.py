@@ -162,7 +162,7 @@ def test_tile_of_fewer_products_is_as_large_as_the_configuration_says(level: str
 
     _, channels, height, width = FEWER.x
     shape = ConvShape(1, height, width, channels, FEWER.out, FEWER.kernel, padding=FEWER.pads)
-    config = default_winograd_config(shape, LEVELS[level], 1)
+    config = default_winograd_config(shape, LEVELS[level], 1, size=4)
     accumulators = config.columns * config.vectors
     counts = {sum(map(is_dot, loop)) for loop in inner_loops(assembly("conv-3x3", level))}
     assert counts == {config.unroll * accumulators}

@@ -46,8 +46,8 @@ def tiles(level: str) -> dict[str, ConvConfig]:
 def fixed(monkeypatch: pytest.MonkeyPatch, config: ConvConfig | DepthwiseConfig) -> None:
     """Let lowering use `config`."""
     monkeypatch.setattr(schedules, "default_config", lambda task: config)
-    for other in ("winograd_pays", "direct_depthwise_pays"):
-        monkeypatch.setattr(_convolutions, other, lambda *_: False)
+    monkeypatch.setattr(_convolutions, "winograd_size", lambda *_: None)
+    monkeypatch.setattr(_convolutions, "direct_depthwise_pays", lambda *_: False)
 
 
 CASES = [

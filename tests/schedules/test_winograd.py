@@ -9,7 +9,7 @@ import pytest
 from lowgemm import lower, ops, reference, schedules
 from lowgemm.lower import _convolutions
 from lowgemm.ops import _conv_kernels
-from lowgemm.packing import Axis, ConvShape
+from lowgemm.packing import WINOGRAD_LARGEST_SUM, Axis, ConvShape, WinogradPacking
 from lowgemm.passes import Quantization
 from lowgemm.schedules import KernelTask
 from lowgemm.targets import LEVELS
@@ -18,7 +18,7 @@ from lowgemm.tiling import (
     WinogradConfig,
     check_winograd_config,
     default_winograd_config,
-    winograd_pays,
+    winograd_size,
     winograd_takes,
 )
 
@@ -30,7 +30,7 @@ WITHOUT_VNNI = ("avx2", "avx512")
 # Odd sizes, so that tiles stick out on two sides; pairs of channels and vectors of outputs that do, too.
 ODD = Conv((2, 13, 7, 11), 27, (3, 3), pads=(1, 1, 1, 1))
 # Pads that differ, and whole vectors.
-EVEN = Conv((1, 16, 6, 9), 64, (3, 3), pads=(0, 2, 1, 0))
+EVEN = Conv((1, 16, 10, 13), 64, (3, 3), pads=(0, 2, 1, 0))
 SQUARE = ConvShape(1, 56, 56, 64, 64, (3, 3), padding=(1, 1, 1, 1))
 # Each knob by itself, on 4 vectors of 16 outputs or 8 of 8.
 CONFIGS = {
@@ -44,11 +44,17 @@ CONFIGS = {
 }
 
 
+@pytest.fixture(params=[2, 4])
+def size(request: pytest.FixtureRequest) -> int:
+    """Pixels of a tile each way."""
+    return request.param
+
+
 @pytest.fixture
-def fewer(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+def fewer(monkeypatch: pytest.MonkeyPatch, size: int) -> pytest.MonkeyPatch:
     """Models and operators take the kernel wherever it computes the shape."""
-    monkeypatch.setattr(_convolutions, "winograd_pays", lambda *_: True)
-    monkeypatch.setattr(_conv_kernels, "winograd_pays", lambda *_: True)
+    for module in (_convolutions, _conv_kernels):
+        monkeypatch.setattr(module, "winograd_size", lambda *_: size)
     return monkeypatch
 
 
@@ -76,10 +82,35 @@ def test_tails_are_exact_with_every_output(
 
 
 @pytest.mark.parametrize("level", isas(*WITHOUT_VNNI))
-def test_largest_sums_are_exact(level: str, fewer) -> None:
-    conv = Conv((1, WINOGRAD_CHANNELS, 3, 5), 8, (3, 3), pads=(1, 1, 1, 1))
+def test_largest_sums_are_exact(level: str, size: int, fewer) -> None:
+    """Of 114 channels any weight has sums that tiles of 4x4 compute."""
+    channels = WINOGRAD_CHANNELS if size == 2 else 114
+    conv = Conv((1, channels, 3, 5), 8, (3, 3), pads=(1, 1, 1, 1))
     for dtype in ("uint8", "int8"):
         check(conv, level, dtype, "float32", kinds=("extreme", "saturating", "alternating"))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("level", isas(*WITHOUT_VNNI))
+def test_what_fits_tiles_of_4x4_is_exact_to_the_last_unit(
+    level: str, sign: int, monkeypatch
+) -> None:
+    """One more is not computed by them, whatever the number of channels."""
+    monkeypatch.setattr(_conv_kernels, "winograd_size", lambda *given: max(given[-1]))
+    most = WINOGRAD_LARGEST_SUM // 255
+    flat = np.full(512 * 9, most // (512 * 9))
+    flat[: most % flat.size] += 1
+    w = sign * np.stack([flat, flat[::-1]]).astype(np.int8).reshape(2, 512, 3, 3)
+    assert WinogradPacking.sizes(w) == (2, 4)
+    packed = ops.pack_conv(w, padding=1, target=level)
+    x = np.full((1, 6, 6, 512), 255, np.uint8)
+    got = packed(x)
+    assert abs(got[0, 2, 2]).tolist() == [255 * most] * 2
+    assert (
+        got == reference.conv_i32(x, w, 0, np.zeros(2, np.int64), (1, 1), (1,) * 4, (1, 1), 1)
+    ).all()
+    w[1, -1, -1, -1] += sign
+    assert WinogradPacking.sizes(w) == (2,)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -128,17 +159,17 @@ def test_operators_take_it_with_a_table_and_batches(level: str, fewer) -> None:
 )
 def test_other_convolutions_are_refused(change: dict) -> None:
     shape, target = replace(SQUARE, **change), LEVELS["avx2"]
-    assert winograd_takes(SQUARE, target) and winograd_pays(SQUARE, target, 1)
-    assert not winograd_takes(shape, target) and not winograd_pays(shape, target, 1)
+    assert winograd_takes(SQUARE, target) and winograd_size(SQUARE, target, 1, (2,)) == 2
+    assert not winograd_takes(shape, target) and winograd_size(shape, target, 1, (2, 4)) is None
     with pytest.raises(ValueError, match="this kernel is for 3x3 filters of up to 913 channels"):
-        check_winograd_config(shape, target, CONFIGS["plain"])
+        check_winograd_config(shape, target, CONFIGS["plain"], 2)
 
 
 @pytest.mark.parametrize("level", sorted({*LEVELS} - {*WITHOUT_VNNI}))
 def test_levels_with_vnni_have_no_use_for_it(level: str) -> None:
-    assert not winograd_pays(SQUARE, LEVELS[level], 1)
+    assert winograd_size(SQUARE, LEVELS[level], 1, (2, 4)) is None
     with pytest.raises(ValueError, match="without VNNI"):
-        check_winograd_config(SQUARE, LEVELS[level], CONFIGS["plain"])
+        check_winograd_config(SQUARE, LEVELS[level], CONFIGS["plain"], 2)
 
 
 @pytest.mark.parametrize(
@@ -154,29 +185,32 @@ def test_levels_with_vnni_have_no_use_for_it(level: str) -> None:
 )
 def test_configurations_that_do_not_fit_are_refused(change: dict, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        check_winograd_config(SQUARE, LEVELS["avx2"], replace(CONFIGS["plain"], **change))
+        check_winograd_config(SQUARE, LEVELS["avx2"], replace(CONFIGS["plain"], **change), 2)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 16])
 @pytest.mark.parametrize("level", WITHOUT_VNNI)
-def test_defaults_fit(level: str, threads: int) -> None:
-    for size, inputs, outputs in itertools.product((1, 3, 7, 56), (1, 5, 64, 512), (1, 8, 24, 80)):
-        shape = replace(SQUARE, height=size, width=size, in_channels=inputs, out_channels=outputs)
-        config = default_winograd_config(shape, LEVELS[level], threads)
-        check_winograd_config(shape, LEVELS[level], config)
+def test_defaults_fit(level: str, threads: int, size: int) -> None:
+    for side, inputs, outputs in itertools.product((1, 3, 7, 56), (1, 5, 64, 512), (1, 8, 24, 80)):
+        shape = replace(SQUARE, height=side, width=side, in_channels=inputs, out_channels=outputs)
+        config = default_winograd_config(shape, LEVELS[level], threads, size)
+        check_winograd_config(shape, LEVELS[level], config, size)
 
 
 def test_kernels_are_chosen_by_cost() -> None:
-    """Not where transforms outweigh products, nor where weights of 16 bits are read for few pixels."""
+    """Not where transforms outweigh products, nor where weights of 16 bits are read for few pixels; tiles of 2x2 where
+    those of 4x4 are half empty."""
     target = LEVELS["avx2"]
-    assert not winograd_pays(replace(SQUARE, in_channels=4, out_channels=8), target, 1)
+    few = replace(SQUARE, in_channels=4, out_channels=8)
     tiny = replace(SQUARE, height=1, width=1, in_channels=512, out_channels=512)
-    assert not winograd_pays(tiny, target, 1)
+    small = replace(SQUARE, height=6, width=6)
+    sizes = [winograd_size(shape, target, 1, (2, 4)) for shape in (SQUARE, small, tiny, few)]
+    assert sizes == [4, 2, None, None]
 
 
 def test_what_alone_is_tuned_is_taken() -> None:
     graph = _layer(Conv((1, 16, 12, 12), 16, (3, 3), pads=(1, 1, 1, 1)))
-    families = ("qconv2d", "qwinograd2d")
+    families = ("qconv2d", *schedules.WINOGRAD_FAMILIES)
     target = LEVELS["avx2"]
     (default,) = _tasks(graph, {})
     tasks = [replace(default, family=family) for family in families]

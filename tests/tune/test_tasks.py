@@ -39,9 +39,6 @@ SHAPES = {
 }
 
 
-WINOGRAD = KernelTask("qwinograd2d", SHAPES["large"][1], "uint8", "uint8", None, LEVELS["avx2"], 1)
-
-
 def task_of(name: str, level: str = "avx2", threads: int = 1) -> KernelTask:
     family, shape = SHAPES[name]
     return KernelTask(family, shape, "uint8", "uint8", None, LEVELS[level], threads)
@@ -72,8 +69,11 @@ def test_features_are_numbers(name: str, level: str) -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("level", ["avx2", "avx512"])
-def test_the_space_of_winograd_holds_what_its_schedule_takes(level: str, threads: int) -> None:
-    task = replace(WINOGRAD, target=LEVELS[level], threads=threads)
+@pytest.mark.parametrize("family", schedules.WINOGRAD_FAMILIES)
+def test_spaces_of_winograd_hold_what_its_schedule_takes(
+    family: str, level: str, threads: int
+) -> None:
+    task = replace(task_of("large", level, threads), family=family)
     space = schedules.config_space(task)
     assert len({*space}) == len(space) > 100
     assert schedules.default_config(task) in space
@@ -132,6 +132,8 @@ def test_a_configuration_of_another_family_is_refused() -> None:
 
 _SMALL = ConvShape(1, 6, 7, 16, 24, (5, 5), padding=(2, 2, 2, 2))
 _SMALL_DENSE = ConvShape(1, 6, 7, 16, 24, (3, 3), padding=_SAME)
+# Of which weights of all sizes have sums that tiles of 4x4 do not compute.
+_DEEP_DENSE = ConvShape(1, 5, 6, 160, 8, (3, 3), padding=_SAME)
 _SMALL_DEPTHWISE = ConvShape(1, 6, 7, 24, 24, (3, 3), padding=_SAME, groups=24)
 _STRIDED_DEPTHWISE = ConvShape(1, 9, 11, 40, 40, (3, 3), (2, 2), _SAME, groups=40)
 FORMS = {
@@ -143,6 +145,8 @@ FORMS = {
     "depthwise": ("qdepthwise2d", _SMALL_DEPTHWISE, "uint8", "int8", None),
     "depthwise-direct": ("qdepthwise_direct", _STRIDED_DEPTHWISE, "uint8", "int8", None),
     "winograd": ("qwinograd2d", _SMALL_DENSE, "uint8", "uint8", None),
+    "winograd-4x4": ("qwinograd4x4", _SMALL_DENSE, "uint8", "uint8", None),
+    "winograd-4x4-deep": ("qwinograd4x4", _DEEP_DENSE, "uint8", "uint8", None),
     "batch": ("qconv2d", ConvShape(3, 6, 7, 16, 24, (2, 2)), "uint8", "uint8", None),
 }
 
@@ -157,7 +161,8 @@ def task_in(form: str, threads: int = 1) -> KernelTask:
 def test_the_problem_of_a_task_is_that_task_and_its_exact_result(form: str) -> None:
     task = task_in(form)
     made = problem(task)
-    program = lower.lower(made.graph.copy(), task.target, 1)
+    configs = {task.key: schedules.default_config(task)}
+    program = lower.lower(made.graph.copy(), task.target, 1, configs)
     assert [call.task for call in program.calls if call.task] == [task]
     (found,) = execute(program, task.target, made.inputs).values()
     assert np.array_equal(found, made.expected)
