@@ -20,9 +20,7 @@ _SUM = {2: 88.0, 4: 430.0}  # the output of a tile, a vector of channels
 _DIRECT_SUM = 30.0  # the same of a direct kernel
 _TILE = 20.0  # a register tile, before and after its sum
 _LINE = 14.0  # a line of weights
-_LINE_FAR = (
-    29.0  # a line of many weights, which other layers of a model drive out of the last cache
-)
+_LINE_FAR = 29.0  # a line of `_FAR` and more, which other layers drive out of the last cache
 _AGAIN = 4.0  # the same, if not from L2, read once more
 _DIRECT = {0: 4.8, 1: 3.6, 2: 3.1}  # four products a lane by the groups that 16 bits may sum
 _NEAR = 256 * 1024
