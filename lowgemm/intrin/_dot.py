@@ -30,6 +30,7 @@ from tvm.script import tirx as T
 from lowgemm.intrin import _script
 from lowgemm.packing import word_element, word_type
 from lowgemm.targets import CpuTarget
+from lowgemm.topi import wrapping_sum
 
 
 @dataclass(frozen=True)
@@ -237,9 +238,7 @@ def _accumulate(dot: Dot, vnni: bool) -> Callable[..., Any]:
             sums = T.call_llvm_pure_intrin(
                 T.llvm_lookup_intrinsic_id(instruction), a, b, dtype=acc_vector
             )
-            # One addition modulo 2^32: of a sum in 32 bits TVM would promise that it does not overflow.
-            wider = f"int64x{lanes}"
-            return T.cast(T.cast(acc, wider) + T.cast(sums, wider), acc_vector)
+            return wrapping_sum(acc, sums)
 
     return accumulate
 
