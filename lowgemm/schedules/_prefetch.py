@@ -8,9 +8,9 @@ from tvm import s_tir, tirx
 
 from lowgemm.intrin import Dot
 from lowgemm.schedules import _steps
+from lowgemm.schedules._marked import argument, mark_loops, replace_steps
 from lowgemm.schedules._steps import Sums
 
-_MARK = "lowgemm_prefetch"
 # For reading, into the second cache (x86's prefetcht1): the first is full of the present panel. Data, not code.
 _KIND = (0, 2, 1)
 
@@ -37,38 +37,21 @@ def prefetch_weights(
     steps = stretch * _steps.extent(sch, sums.unrolled[0]) * dot.summed
     step, _ = sch.split(sums.steps, [None, stretch])
     taps = dict(zip(("tap_row", "tap_column"), sums.taps, strict=False))
-    for role, loop in {**loops, **taps, "step": step}.items():
-        sch.annotate(loop, _MARK, role)
+    mark_loops(sch, {**loops, **taps, "step": step})
     func = sch.mod["main"]
-    (buffer,) = (p for p in func.params if p.name == "weight")
-    return func.with_body(_rewrite(func.body, {}, (buffer, vectors, steps, gcd(apart, steps))))
+    job = (argument(func, "weight"), vectors, steps, gcd(apart, steps))
+
+    def fetching(inside: dict) -> tirx.For:
+        step = inside["step"]
+        body = tirx.SeqStmt([prefetch_lines(inside, *job, step.loop_var), step.body])
+        head = (step.loop_var, step.min, step.extent, step.kind, body, step.thread_binding)
+        return tirx.For(*head, step.annotations)
+
+    return replace_steps(func, fetching)
 
 
-def _rewrite(stmt, loops: dict, job):
-    if isinstance(stmt, tirx.SeqStmt):
-        return tirx.SeqStmt([_rewrite(each, loops, job) for each in stmt.seq])
-    if isinstance(stmt, s_tir.SBlockRealize) and isinstance(
-        stmt.block.body, tirx.For | tirx.SeqStmt
-    ):
-        block = stmt.block
-        body = _rewrite(block.body, loops, job)
-        fields = (block.iter_vars, block.reads, block.writes, block.name_hint, body, block.init)
-        rest = (block.alloc_buffers, block.match_buffers, block.annotations)
-        return s_tir.SBlockRealize(stmt.iter_values, stmt.predicate, s_tir.SBlock(*fields, *rest))
-    if not isinstance(stmt, tirx.For):
-        return stmt
-    annotations = dict(stmt.annotations)
-    role = annotations.pop(_MARK, None)
-    inside = {**loops, str(role): stmt} if role else loops
-    body = _rewrite(stmt.body, inside, job)
-    if role == "step":
-        body = tirx.SeqStmt([_prefetch(inside, *job), body])
-    head = (stmt.loop_var, stmt.min, stmt.extent, stmt.kind, body, stmt.thread_binding)
-    return tirx.For(*head, annotations)
-
-
-def _prefetch(loops: dict, buffer, vectors: int, steps: int, apart: int):
-    """One tile's share of the lines (weight vectors) of a stretch."""
+def prefetch_lines(loops: dict, buffer, vectors: int, steps: int, apart: int, stretch):
+    """One tile's share of the lines (weight vectors) of stretch number `stretch` of `steps`."""
     var = {role: loop.loop_var for role, loop in loops.items()}
     columns = int(loops["column"].extent) if "column" in loops else 1
     each_panel = steps // apart
@@ -80,7 +63,7 @@ def _prefetch(loops: dict, buffer, vectors: int, steps: int, apart: int):
     if "block" in var:
         panel = panel + var["block"] * int(loops["panel"].extent)
     panel = panel * vectors + line // each_panel
-    step = var["step"] * steps + line % each_panel * apart
+    step = stretch * steps + line % each_panel * apart
     at = [panel, var["tap_row"], var["tap_column"], step, 0, 0]
     address = tirx.address_of(tirx.BufferLoad(buffer, at))
     fetch = tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, *_KIND))
