@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from lowgemm.quant import sums_fit
+from lowgemm.quant import pair_words, sums_fit
 from lowgemm.targets import CpuTarget
 
 
@@ -250,6 +250,26 @@ class ConvPacking:
         lanes_first = np.moveaxis(packed, -2, 0)
         runs = lanes_first.reshape(-1, self.padded_run)
         return sums_fit(runs, self.layout.step // self.layout.depth)
+
+    def pair(self, packed: np.ndarray, vectors: int) -> tuple[np.ndarray, np.ndarray]:
+        """Panels that fit (`sums_fit`) with the words of each tile of `vectors` of them in an order of its own: pairs
+        that may be summed in 16 bits come first.
+
+        The second array says where each word lies in the run, and at the end how many pairs there are: int32
+        `(tiles, tap_rows, tap_cols, words + 1)`.
+        """
+        tiles, depth = len(packed) // vectors, self.layout.depth
+        split = packed.reshape(tiles, vectors, *self.packed_shape[1:])
+        words = split.shape[4]
+        # The sums of one sign of the first two and of the last two weights of four.
+        halves = split.astype(np.int16).reshape(*split.shape[:-1], 2, 2)
+        signs = [np.maximum(values, 0).sum(-1) for values in (halves, -halves)]
+        sums = np.stack(signs, -1).transpose(0, 2, 3, 4, 1, 5, 6, 7)
+        order, pairs = pair_words(sums.reshape(tiles * self.tap_rows * self.tap_cols, words, -1))
+        shape = (tiles, self.tap_rows, self.tap_cols)
+        moved = order.reshape(tiles, 1, self.tap_rows, self.tap_cols, words, 1, 1)
+        places = np.concatenate([order * depth, pairs[:, None]], 1).reshape(*shape, words + 1)
+        return np.take_along_axis(split, moved, 4).reshape(packed.shape), places
 
     def pad_channels(self, values: np.ndarray) -> np.ndarray:
         """One value per output channel, laid out as the accumulators are (zero where there is no channel)."""

@@ -145,6 +145,24 @@ def _limit_of(summed: int):
     return data
 
 
+def _words_in_pairs(rng, x_shape, dtype, w_shape):
+    """Words of four channels, large ones and small ones: 16 bits hold the products of one of each, exactly."""
+    x = full_range(rng, x_shape, dtype)
+    x[rng.random(x_shape) < 0.7] = np.iinfo(dtype).max
+    columns = w_shape[-1] if len(w_shape) > 2 else 1
+    word = (np.arange(columns)[:, None] * w_shape[1] + np.arange(w_shape[1])) // 4
+    # They are not equally many, and the first two do not fit each other.
+    large = rng.permutation(np.arange(word.max() + 1) < 0.55 * word.max())
+    large[:2] = True
+    large = large[word].T.reshape(
+        w_shape[1], *[1] * (len(w_shape) - 3), *[columns] * (len(w_shape) > 2)
+    )
+    most = np.broadcast_to(np.where(large, 52, 12), w_shape)
+    w = rng.integers(-most, most, dtype=np.int8, endpoint=True)
+    w = np.where(rng.random(w_shape) < 0.7, most, w).astype(np.int8)
+    return x, w if rng.random() < 0.5 else -w
+
+
 # name -> (rng, x shape, x dtype, w shape) -> x, w
 HARD_DATA: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
     "random": _random,
@@ -154,4 +172,5 @@ HARD_DATA: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
     "ties": _ties,
     "pairs-at-the-limit": _limit_of(1),
     "pairs-of-pairs-at-the-limit": _limit_of(2),
+    "words-in-pairs": _words_in_pairs,
 }

@@ -8,7 +8,11 @@ from lowgemm.intrin._bytes import interleave_rows as interleave_rows
 from lowgemm.intrin._bytes import narrow as narrow
 from lowgemm.intrin._bytes import narrow_block as narrow_block
 from lowgemm.intrin._dot import Dot as Dot
+from lowgemm.intrin._dot import accumulate_sums as accumulate_sums
 from lowgemm.intrin._dot import broadcast_dot as broadcast_dot
+from lowgemm.intrin._dot import byte_products as byte_products
+from lowgemm.intrin._dot import byte_products_in_memory as byte_products_in_memory
+from lowgemm.intrin._dot import in_memory_code as in_memory_code
 from lowgemm.intrin._dot import lanewise_dot as lanewise_dot
 from lowgemm.intrin._int64 import defining_int64 as defining_int64
 from lowgemm.intrin._int64 import int64_cross_products as int64_cross_products

@@ -14,6 +14,9 @@ how much of the weights sums to less (`CpuTarget.summing`): it takes the operand
 groups of four go to the accumulator at a time:
 
     broadcast   C[i] += sum_{s, k} A[s, k] * B[s, i, k]
+
+Where which two go together is data, no intrinsic of a fixed form is matched: `byte_products` and `accumulate_sums` are
+its parts.
 """
 
 # Annotations of TVMScript are calls:
@@ -111,28 +114,64 @@ def _summed_desc(dot: Dot):
     return desc
 
 
+_IN_MEMORY = """
+define internal <{words} x i16> @{name}(<{bytes} x i8> %a, ptr %b) alwaysinline {{
+  %weights = load volatile <{bytes} x i8>, ptr %b, align {bytes}
+  %sums = call <{words} x i16> @{instruction}(<{bytes} x i8> %a, <{bytes} x i8> %weights)
+  ret <{words} x i16> %sums
+}}
+declare <{words} x i16> @{instruction}(<{bytes} x i8>, <{bytes} x i8>)
+"""
+
+
+def byte_products(a, b, lanes: int) -> Any:
+    """vpmaddubsw: four bytes `a` by each lane's four of the vector `b`; sums of two products in 16 bits, saturated."""
+    vector, sums = _repeated(a, lanes), f"int16x{2 * lanes}"
+    instruction = T.llvm_lookup_intrinsic_id(_multiply(lanes))
+    return T.call_llvm_pure_intrin(instruction, vector, b, dtype=sums)
+
+
+def byte_products_in_memory(a, b, lanes: int) -> Any:
+    """`byte_products` with the vector at the address `b`, inside of what is marked with `in_memory_code`.
+
+    Each multiplication reads it for itself. LLVM otherwise loads a vector once for all pixels of a tile, into a
+    register that an accumulator is then spilled for.
+    """
+    return T.call_extern(f"int16x{2 * lanes}", _in_memory(lanes), _repeated(a, lanes), b)
+
+
+def in_memory_code(lanes: int) -> str:
+    """The function of `byte_products_in_memory` in LLVM's language, for the pragma "pragma_import_llvm"."""
+    sizes = {"words": 2 * lanes, "bytes": 4 * lanes}
+    return _IN_MEMORY.format(name=_in_memory(lanes), instruction=_multiply(lanes), **sizes)
+
+
+def accumulate_sums(acc, sums, lanes: int) -> Any:
+    """vpmaddwd with ones and vpaddd: `acc` plus both sums of 16 bits of each lane."""
+    add = "llvm.x86.avx512.pmaddw.d.512" if lanes == 16 else "llvm.x86.avx2.pmadd.wd"
+    ones = T.broadcast(T.int16(1), 2 * lanes)
+    return acc + T.call_llvm_pure_intrin(
+        T.llvm_lookup_intrinsic_id(add), sums, ones, dtype=f"int32x{lanes}"
+    )
+
+
+def _repeated(word, lanes: int) -> Any:
+    """Four bytes in each lane."""
+    whole = T.broadcast(T.reinterpret(word, dtype="int32"), lanes)
+    return T.reinterpret(whole, dtype=f"uint8x{4 * lanes}")
+
+
+def _multiply(lanes: int) -> str:
+    return "llvm.x86.avx512.pmaddubs.w.512" if lanes == 16 else "llvm.x86.avx2.pmadd.ub.sw"
+
+
+def _in_memory(lanes: int) -> str:
+    return f"lowgemm_byte_products_{lanes}"
+
+
 def _summed_impl(dot: Dot):
     lanes, depth, summed = dot.lanes, dot.depth, dot.summed
-    acc_vector, sums_vector = f"int32x{lanes}", f"int16x{2 * lanes}"
-    wide = lanes == 16
-    multiply = "llvm.x86.avx512.pmaddubs.w.512" if wide else "llvm.x86.avx2.pmadd.ub.sw"
-    add = "llvm.x86.avx512.pmaddw.d.512" if wide else "llvm.x86.avx2.pmadd.wd"
-
-    def products(a, b) -> Any:
-        """The sums of pairs, in 16 bits."""
-        word = T.broadcast(T.reinterpret(a, dtype="int32"), lanes)
-        return T.call_llvm_pure_intrin(
-            T.llvm_lookup_intrinsic_id(multiply),
-            T.reinterpret(word, dtype=f"uint8x{4 * lanes}"),
-            b,
-            dtype=sums_vector,
-        )
-
-    def accumulate(acc, sums) -> Any:
-        ones = T.broadcast(T.int16(1), 2 * lanes)
-        return acc + T.call_llvm_pure_intrin(
-            T.llvm_lookup_intrinsic_id(add), sums, ones, dtype=acc_vector
-        )
+    acc_vector = f"int32x{lanes}"
 
     if summed == 1:
 
@@ -145,9 +184,12 @@ def _summed_impl(dot: Dot):
             with T.sblock("root"):
                 T.reads(C[0:lanes], A[0:depth], B[0:lanes, 0:depth])
                 T.writes(C[0:lanes])
-                C[T.ramp(T.int32(0), 1, lanes)] = accumulate(
+                C[T.ramp(T.int32(0), 1, lanes)] = accumulate_sums(
                     C.vload([0], dtype=acc_vector),
-                    products(A.vload([0], "uint8x4"), B.vload([0, 0], dtype=f"int8x{4 * lanes}")),
+                    byte_products(
+                        A.vload([0], "uint8x4"), B.vload([0, 0], dtype=f"int8x{4 * lanes}"), lanes
+                    ),
+                    lanes,
                 )
 
         return single
@@ -161,12 +203,17 @@ def _summed_impl(dot: Dot):
         with T.sblock("root"):
             T.reads(C[0:lanes], A[0 : summed * depth], B[0:summed, 0:lanes, 0:depth])
             T.writes(C[0:lanes])
-            C[T.ramp(T.int32(0), 1, lanes)] = accumulate(
+            C[T.ramp(T.int32(0), 1, lanes)] = accumulate_sums(
                 C.vload([0], dtype=acc_vector),
-                products(A.vload([0], "uint8x4"), B.vload([0, 0, 0], dtype=f"int8x{4 * lanes}"))
-                + products(
-                    A.vload([depth], "uint8x4"), B.vload([1, 0, 0], dtype=f"int8x{4 * lanes}")
+                byte_products(
+                    A.vload([0], "uint8x4"), B.vload([0, 0, 0], dtype=f"int8x{4 * lanes}"), lanes
+                )
+                + byte_products(
+                    A.vload([depth], "uint8x4"),
+                    B.vload([1, 0, 0], dtype=f"int8x{4 * lanes}"),
+                    lanes,
                 ),
+                lanes,
             )
 
     return double

@@ -33,6 +33,10 @@ from lowgemm.tiling import (
 
 # How far below its least code a convolution's hard-swish is looked at.
 _MOST_STEPS = 4096
+# From so many words of a run on, and so large a share of them in pairs, these make up for a loop over the others.
+_FEWEST_WORDS = 8
+_SHARE_OF_PAIRS = 0.6
+_TILES_LOOKED_AT = 4
 _LETTER = {"uint8": "u8", "int8": "s8", "float32": "f32"}
 
 
@@ -75,6 +79,10 @@ def conv(context: Context, node: Node) -> None:
             )
     target = summing_target(context.target, lambda view: _sums_fit(flat, weight, view))
     task = context.task("qconv2d", flat, *dtypes, target)
+    if target.summed == 1:
+        paired = context.task("qconv2d", flat, *dtypes, target.summing(1, paired=True))
+        if _pairs_pay(paired, weight):
+            task, target = paired, paired.target
     if winograd_takes(conv, context.target):
         sizes = WinogradPacking.sizes(weight)
         size = winograd_size(conv, target, context.threads, sizes)
@@ -95,12 +103,16 @@ def _direct(context: Context, node: Node, task: KernelTask, macs: int) -> None:
     config = context.config_for(task)
     layout = schedules.dot_layout(target, config.lanes)
     packing = ConvPacking.of(flat, layout)
+    packed, places = packing.pack(weight), None
+    if target.paired:
+        packed, places = packing.pair(packed, config.vectors)
     form = topi.ConvForm(
         in_dtype=task.in_dtype,
         output=_output_form(node, task, layout.packs),
         tile=(config.rows, config.columns),
         staged=schedules.needs_stage(flat, packing, task.in_dtype, config),
         widen=layout.rhs != "int8" and config.widen,
+        paired=config.vectors if target.paired else 0,
     )
 
     def make():
@@ -113,8 +125,10 @@ def _direct(context: Context, node: Node, task: KernelTask, macs: int) -> None:
         Operand(
             source.name, (flat.batch, flat.height, flat.width * flat.in_channels), task.in_dtype
         ),
-        program.constant(packing.pack(weight)),
+        program.constant(packed),
     ]
+    if places is not None:
+        args.append(program.constant(places))
     if form.staged:
         args.append(program.constant(np.array([attrs["in"].zero_point], np.int32)))
     args += _stage_arguments(context, node, flat, packing)
@@ -200,6 +214,19 @@ def _sums_fit(shape: ConvShape, weight: np.ndarray, target: CpuTarget) -> bool:
     """Whether the weight's sums fit 16 bits, however many lanes the kernel takes."""
     packings = [ConvPacking.of(shape, schedules.dot_layout(target, n)) for n in {8, target.lanes}]
     return all(packing.sums_fit(packing.pack(weight)) for packing in packings)
+
+
+def _pairs_pay(task: KernelTask, weight: np.ndarray) -> bool:
+    """Whether enough words of the weight may be summed in pairs: a few of its tiles tell."""
+    config = schedules.default_config(task)
+    packing = ConvPacking.of(task.shape, schedules.dot_layout(task.target, config.lanes))
+    words = packing.packed_shape[3]
+    if words < _FEWEST_WORDS:
+        return False
+    tiles = packing.pack(weight).reshape(-1, config.vectors, *packing.packed_shape[1:])
+    some = tiles[:: -(-len(tiles) // _TILES_LOOKED_AT)]
+    _, places = packing.pair(some.reshape(-1, *packing.packed_shape[1:]), config.vectors)
+    return 2 * places[..., -1].mean() >= _SHARE_OF_PAIRS * words
 
 
 def _depthwise(context: Context, node: Node, conv: ConvShape) -> None:

@@ -14,6 +14,7 @@ from lowgemm.quant._linear import dequantize_linear as dequantize_linear
 from lowgemm.quant._linear import quantize_dequantize as quantize_dequantize
 from lowgemm.quant._linear import quantize_linear as quantize_linear
 from lowgemm.quant._linear import quantize_reciprocal as quantize_reciprocal
+from lowgemm.quant._pairs import pair_words as pair_words
 from lowgemm.quant._qparams import QParams as QParams
 from lowgemm.quant._qparams import choose_qparams as choose_qparams
 from lowgemm.quant._qparams import choose_symmetric_scales as choose_symmetric_scales

@@ -14,6 +14,7 @@ from tvm import s_tir
 from lowgemm import intrin
 from lowgemm.packing import ConvPacking, ConvShape
 from lowgemm.schedules import _steps
+from lowgemm.schedules._paired import sum_pairs
 from lowgemm.schedules._prefetch import prefetch_weights
 from lowgemm.targets import CpuTarget
 from lowgemm.tiling import FEW_PIXELS as FEW_PIXELS
@@ -82,12 +83,14 @@ def schedule_qconv2d(
             parallel(outer)
             fused = sch.fuse(*inner)
         _steps.vectorize_innermost(sch, fused, 16)
+    fetch = config.order == "panels" and config.prefetch and not form.widen
+    fetch = fetch and _steps.extent(sch, yo) * _steps.extent(sch, xo) > 1
+    loops = {"panel": block, "row": yo, "column": xo} if config.order == "panels" else {"panel": po}
+    if form.paired:
+        return sum_pairs(sch, acc, sums, dot, target.registers, loops, fetch)
     _steps.sum_in_registers(sch, acc, sums, dot)
-    if config.order == "rows" or form.widen or not config.prefetch:
+    if not fetch:
         return sch.mod["main"]
-    if _steps.extent(sch, yo) * _steps.extent(sch, xo) == 1:
-        return sch.mod["main"]
-    loops = {"panel": block, "row": yo, "column": xo}
     return prefetch_weights(sch, sums, dot, config.vectors, loops)
 
 

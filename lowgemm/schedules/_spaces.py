@@ -40,7 +40,8 @@ def conv_space(shape: ConvShape, target: CpuTarget, threads: int) -> Iterator[Co
     """The configurations of `qconv2d` for `shape`, on `threads` threads."""
     for lanes in sorted({8, target.lanes}, reverse=True):
         packing = ConvPacking.of(shape, dot_layout(target, lanes))
-        steps = packing.padded_run // packing.layout.depth
+        # Words in pairs are not unrolled.
+        steps = 1 if target.paired else packing.padded_run // packing.layout.depth
         widenings = (True, False) if target.dot_depth == 2 else (False,)
         for rows, columns, vectors in _tiles(shape, target, packing.panels // packing.groups):
             dots = rows * columns * vectors

@@ -53,7 +53,7 @@ class KernelTask:
         dtypes = (self.in_dtype, self.out_dtype, self.residual)
         return (
             *(self.family, self.shape, *dtypes),
-            *(self.target.level, self.target.summed, self.threads),
+            *(self.target.level, self.target.summed, self.target.paired, self.threads),
         )
 
     def __str__(self) -> str:
@@ -66,7 +66,8 @@ class KernelTask:
         if s.groups not in (1, s.in_channels):
             text += f" groups {s.groups}"
         text += f" {self.in_dtype}" + (" +residual" if self.residual else "")
-        return text + (f" sums of {4 * self.target.summed}" if self.target.summed else "")
+        text += f" sums of {4 * self.target.summed}" if self.target.summed else ""
+        return text + (" in pairs" if self.target.paired else "")
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,8 @@ def task_to_json(task: KernelTask) -> dict[str, Any]:
     target = {"level": task.target.level, "features": list(task.target.features)}
     if task.target.summed:
         target["summed"] = task.target.summed
+    if task.target.paired:
+        target["paired"] = True
     return {
         "family": task.family,
         "shape": asdict(task.shape),
@@ -169,7 +172,9 @@ def task_from_json(data: dict[str, Any]) -> KernelTask:
             str(data["in_dtype"]),
             str(data["out_dtype"]),
             data["residual"],
-            LEVELS[data["target"]["level"]].summing(data["target"].get("summed", 0)),
+            LEVELS[data["target"]["level"]].summing(
+                data["target"].get("summed", 0), data["target"].get("paired", False)
+            ),
             int(data["threads"]),
         )
     except (KeyError, TypeError) as error:

@@ -17,7 +17,7 @@ class CpuTarget:
     `registers` how many such registers there are. `dot_depth` is how many products one dot-product lane sums. `tiles`
     says that packed matrix products are on AMX tiles; all else is as at the level with the same vectors and products.
     `verified` says that kernels of the level have run on a CPU that has it; one that has not is used only by name.
-    `summed` belongs to no level but to weights (see `summing`).
+    `summed` and `paired` belong to no level but to weights (see `summing`).
     """
 
     level: str
@@ -30,14 +30,17 @@ class CpuTarget:
     tiles: bool = False
     verified: bool = True
     summed: int = 0
+    paired: bool = False
 
     @property
     def lanes(self) -> int:
         """32-bit lanes of one vector."""
         return self.vector_bits // 32
 
-    def summing(self, groups: int) -> "CpuTarget":
+    def summing(self, groups: int, paired: bool = False) -> "CpuTarget":
         """This level, for weights of which `groups` dot products of four may be summed in 16 bits.
+
+        With `paired`, of one group, those of many pairs of groups may be, too, if they are chosen (`quant.pair_words`).
 
         Without VNNI that is what vpmaddubsw does, in half the instructions of exact 16-bit products. Nothing saturates
         where `quant.sums_fit` holds of the weights. With VNNI, and with 0 groups, it is the level itself.
@@ -45,7 +48,8 @@ class CpuTarget:
         own_depth = 2 if self.summed else self.dot_depth
         if own_depth == 4:
             return self
-        return replace(self, dot_depth=4 if groups else own_depth, summed=groups)
+        depth = 4 if groups else own_depth
+        return replace(self, dot_depth=depth, summed=groups, paired=paired)
 
     def has(self, feature: str) -> bool:
         """Whether kernels may use `feature`."""

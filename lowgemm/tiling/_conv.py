@@ -200,6 +200,8 @@ def check_conv_config(shape: ConvShape, target: CpuTarget, config: ConvConfig) -
         ValueError: the configuration does not fit the target's registers or vectors, or does not divide the shape.
     """
     config.check(target)
+    if target.paired and config.unroll > 1:
+        raise ValueError(f"{config}: steps of words in pairs are not unrolled")
     if config.lanes not in (8, target.lanes):
         raise ValueError(f"{config}: {target.level} has vectors of 8 or {target.lanes} lanes")
     packing = ConvPacking.of(shape, dot_layout(target, config.lanes))

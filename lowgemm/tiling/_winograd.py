@@ -22,7 +22,8 @@ _TILE = 20.0  # a register tile, before and after its sum
 _LINE = 14.0  # a line of weights
 _LINE_FAR = 29.0  # a line of `_FAR` and more, which other layers drive out of the last cache
 _AGAIN = 4.0  # the same, if not from L2, read once more
-_DIRECT = {0: 4.8, 1: 3.6, 2: 3.1}  # four products a lane by the groups that 16 bits may sum
+# Four products a lane, by how many groups of four 16 bits may sum.
+_DIRECT = {0: 4.8, 1: 3.6, 2: 3.1}
 _NEAR = 256 * 1024
 _FAR = 4 << 20
 _HELD = 128 * 1024
@@ -89,7 +90,8 @@ def winograd_size(
     weights = 9 * shape.in_channels * shape.out_channels
     products = shape.macs / shape.out_channels * panels / 4
     outputs = shape.batch * shape.out_height * shape.out_width / 4 * panels
-    cost = 0.9 * (products * _DIRECT[direct.summed] + _DIRECT_SUM * outputs + _lines(weights))
+    each = _DIRECT[2 if direct.paired else direct.summed]
+    cost = 0.9 * (products * each + _DIRECT_SUM * outputs + _lines(weights))
     found = None
     for size in sizes:
         config = default_winograd_config(shape, target, threads, size)

@@ -21,7 +21,8 @@ class ConvForm:
 
     `tile` is `(rows, columns)` of output pixels that a kernel computes at once: the accumulation is defined on sizes
     rounded up to it (the surplus is computed and dropped), so that no tile needs a guard. `staged` says that the input
-    goes through a padded copy in the operand dtype.
+    goes through a padded copy in the operand dtype. `paired` is how many panels share an order of words of their own, 0
+    if words are in order.
     """
 
     in_dtype: str
@@ -29,6 +30,7 @@ class ConvForm:
     tile: tuple[int, int]
     staged: bool
     widen: bool
+    paired: int = 0
 
 
 def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.PrimFunc:
@@ -43,6 +45,8 @@ def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.
 
     Arguments of the function, in order:
         data `(batch, [depth,] height, width * in_channels)` u8 or s8; weight `packing.packed_shape` s8;
+        places int32 `(panels / paired, tap_rows, tap_cols, words + 1)` if paired (`ConvPacking.pair`), which the
+        schedule heeds: here words are in order;
         pad int32 `(1,)` if staged; those of the output stage (columns: `panels * lanes`);
         dst `(batch, [od,] oh, ow, out_channels)`.
     """
@@ -54,6 +58,12 @@ def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.
     data = te.placeholder((shape.batch, *planes, shape.height, row), form.in_dtype, name="data")
     weight = te.placeholder(packing.packed_shape, "int8", name="weight")
     args = [data, weight]
+    if form.paired:
+        taps = packing.packed_shape[1:3]
+        words = packing.packed_shape[3] + 1
+        args.append(
+            te.placeholder((packing.panels // form.paired, *taps, words), "int32", "places")
+        )
 
     out_h = -(-shape.out_height // form.tile[0]) * form.tile[0]
     out_w = -(-shape.out_width // form.tile[1]) * form.tile[1]

@@ -47,7 +47,9 @@ def problem(task: KernelTask) -> Problem:
     x[:, :, : -(-shape.height // 4)] = np.iinfo(task.in_dtype).max
     size = (shape.out_channels, shape.in_channels // shape.groups, *shape.kernel)
     weight = _codes(rng, size, "int8")
-    if task.target.summed:
+    if task.target.paired:
+        weight = _words_in_pairs(rng, weight)
+    elif task.target.summed:
         # The largest ones of which so many may be summed, in runs, too.
         limit = LARGEST_SUM // (2 * task.target.summed)
         weight = rng.integers(-limit, limit, size, np.int8, endpoint=True)
@@ -80,6 +82,18 @@ def problem(task: KernelTask) -> Problem:
     types = {name: TensorType.of(value) for name, value in inputs.items()}
     types["y"] = TensorType.of(expected)
     return Problem(Graph("task", list(inputs), ["y"], [node], types), inputs, expected)
+
+
+def _words_in_pairs(rng: np.random.Generator, weight: np.ndarray) -> np.ndarray:
+    """Weights like `weight` of which 16 bits hold the products of many pairs of words, if large go with small ones."""
+    _, channels, _, columns = weight.shape
+    element = np.arange(columns)[:, None] * channels + np.arange(channels)
+    # Two words of one kind follow each other, and two large ones do not fit.
+    large = (element // 8 % 2 == 0).T[:, None]
+    most = np.broadcast_to(np.where(large, 48, 16), weight.shape)
+    fitting = rng.integers(-most, most, dtype=np.int8, endpoint=True)
+    fitting[::7], fitting[3::7] = most[::7], -most[3::7]
+    return fitting
 
 
 def _epilogue(

@@ -46,9 +46,13 @@ LAYERS = {
     "gemm-pairs": GEMM,
     "conv-5x5-quads": CONV,
     "gemm-quads": GEMM,
+    "conv-5x5-words": CONV,
+    "conv-1x1-words": POINTWISE,
+    "gemm-words": GEMM,
 }
-# The weights of which 16 bits hold the sum of two or four products, and of the other layers, of none.
-WEIGHTS = {"pairs": 64, "quads": 32}
+# Of which 16 bits hold the sum of two or four products, or of four if large words go with small ones. Of the weights of
+# other layers they hold none.
+WEIGHTS = {"pairs": [64], "quads": [32], "words": np.repeat([52, 12], 8)}
 LEVEL_NAMES = tuple(LEVELS)
 
 
@@ -57,7 +61,8 @@ def assembly(name: str, level: str) -> tuple[str, ...]:
     """The kernel of a layer in its default configuration, one stripped line each."""
     conv = LAYERS[name]
     out = Quantization(1.0, 0, "uint8")
-    weight = np.full(conv.w, WEIGHTS.get(name.rpartition("-")[2], 127), np.int8)
+    channels = np.resize(WEIGHTS.get(name.rpartition("-")[2], [127]), (conv.w[1], 1, 1))
+    weight = np.broadcast_to(channels, conv.w).astype(np.int8)
     bias, scale = np.zeros(conv.out, np.int32), np.ones(conv.out, np.float32)
     node = conv.node("layer", weight, bias, scale, out, out, low=0, high=255)
     shape = (1, conv.out, *conv.x[2:])
@@ -126,6 +131,16 @@ def test_four_products_are_added_up_by_one_instruction_of_two_and_eight_by_one_o
             counts = [sum(name in line for line in loop) for name in ("vpmaddubsw", "vpmaddwd")]
             # The piece begins with the first sum: behind its products.
             assert abs(counts[0] - products * counts[1]) <= products, (layer, counts)
+
+
+@pytest.mark.parametrize("layer", ["conv-5x5-words", "conv-1x1-words"])
+@pytest.mark.parametrize("level", ["avx2", "avx512"])
+def test_words_are_added_up_in_pairs_and_the_others_one_by_one(level: str, layer: str) -> None:
+    ratios = set()
+    for loop in inner_loops(assembly(layer, level)):
+        counts = [sum(name in line for line in loop) for name in ("vpmaddubsw", "vpmaddwd")]
+        ratios.add(round(counts[0] / counts[1]))
+    assert ratios == {1, 2}
 
 
 @pytest.mark.parametrize("layer", ["conv-5x5", "conv-1x1"])

@@ -1,0 +1,130 @@
+"""Sums of products in 16 bits of two words at a time, of words in an order that is each tile's own.
+
+vpmaddubsw multiplies a word of four bytes and adds products in 16 bits, which vpmaddwd widens. Where two words' sums
+fit 16 bits together, they take one vpmaddwd, and an addition of 16 bits instead of one of 32: five instructions instead
+of six, three instead of four of them multiplications, for which a Zen 3 has two ports. Which words go together is found
+when a weight is packed (`ConvPacking.pair`), and where they lie is read beside it:
+
+for s in pairs:    acc += widen(dot(left[places[2 s]], weight[2 s]) + dot(left[places[2 s + 1]], weight[2 s + 1]))
+for s in the rest: acc += widen(dot(left[places[s]], weight[s]))
+"""
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import tvm
+from tvm import s_tir, tirx
+
+from lowgemm import intrin
+from lowgemm.intrin import Dot
+from lowgemm.schedules import _steps
+from lowgemm.schedules._marked import argument, mark_loops, replace_steps, with_body
+from lowgemm.schedules._prefetch import prefetch_lines
+from lowgemm.schedules._steps import Sums
+
+
+def sum_pairs(
+    sch: s_tir.Schedule,
+    acc,
+    sums: Sums,
+    dot: Dot,
+    registers: int,
+    loops: dict[str, Any],
+    fetch: bool,
+) -> tvm.tirx.PrimFunc:
+    """`_steps.sum_in_registers` for words in the order of the argument `places`: the function.
+
+    `loops` are those of `prefetch_weights`, of which only "panel" is needed unless the next panel is to be fetched.
+    """
+    _steps.initialise_registers(sch, acc, [*sums.taps, sums.steps][0])
+    for loop in sums.unrolled:
+        sch.unroll(loop)
+    taps = dict(zip(("tap_row", "tap_column"), sums.taps, strict=True))
+    mark_loops(sch, {**loops, **taps, "step": sums.steps})
+    func = sch.mod["main"]
+    weight, places = argument(func, "weight"), argument(func, "places")
+
+    def summed(inside: dict):
+        at = [inside[role].loop_var for role in ("panel", "tap_row", "tap_column")]
+        words = int(places.shape[-1]) - 1
+        pairs = tirx.BufferLoad(places, [*at, words])
+
+        def place(word):
+            return tirx.BufferLoad(places, [*at, word])
+
+        tile = _Tile(inside["step"].body, dot, registers, place)
+        stretch = [prefetch_lines(inside, weight, tile.count, words, 1, 0)] if fetch else []
+        both = [tile.loop(2, 0, pairs), tile.loop(1, 2 * pairs, words - 2 * pairs)]
+        code = tvm.ir.StringImm(intrin.in_memory_code(dot.lanes))
+        zero = tirx.const(0, "int32")
+        return tirx.AttrStmt(zero, "pragma_import_llvm", code, tirx.SeqStmt([*stretch, *both]))
+
+    return replace_steps(func, summed)
+
+
+class _Tile:
+    """The dot products of a step of a register tile: what `_steps.order_sums` made, for other words of the run."""
+
+    def __init__(self, step, dot: Dot, registers: int, place: Callable) -> None:
+        """`step` is the body of the loop over steps, and `place` says where a word lies in the run."""
+        self.dot, self.place = dot, place
+        loops = []
+        while isinstance(step, tirx.For):
+            loops.append(step)
+            step = step.body
+        self.block, self.values = step.block, list(step.iter_values)
+        *self.pixels, self.vectors, self.lane, self.depth = loops
+        self.acc, self.left, self.weight = self.block.reads
+        # So many weight vectors find a register beside accumulators, ones, the sums of a pixel, and two operands.
+        accumulators = prod(int(loop.extent) for loop in self.pixels) * self.count
+        self.held = registers - accumulators - 1 - self.count - 2
+
+    @property
+    def count(self) -> int:
+        """Vectors of the tile side by side."""
+        return int(self.vectors.extent)
+
+    def loop(self, together: int, first, trips) -> tirx.For:
+        """for s in trips: the dot products of the words from `first + together * s` on, so many at a time."""
+        step = tirx.Var("s", "int32")
+        words = [first + step * together + i for i in range(together)]
+        # The block's element of the reduction is the first of the run.
+        values = [*self.values[:-1], tirx.const(0, "int32")]
+        block = with_body(self.block, tirx.SeqStmt(self._statements(words)))
+        nest = s_tir.SBlockRealize(values, True, block)
+        for loop in (self.depth, self.lane, self.vectors):
+            nest = tirx.For(loop.loop_var, 0, 1, tirx.ForKind.SERIAL, nest)
+        for loop in reversed(self.pixels):
+            head = (loop.loop_var, loop.min, loop.extent, loop.kind)
+            nest = tirx.For(*head, nest, None, loop.annotations)
+        return tirx.For(step, 0, trips, tirx.ForKind.SERIAL, nest)
+
+    def _statements(self, words: list) -> list:
+        """acc += widen(sum over `words` of dot(left, weight)), for a pixel and all vectors; the sums of one word of all
+        vectors first, as its broadcast is then used up."""
+        lanes, statements = self.dot.lanes, []
+        *row, element = (r.min for r in self.left.region)
+        panel, *tap = [r.min for r in self.weight.region][:3]
+        *pixel, output = (r.min for r in self.acc.region)
+        sums: list[Any] = [None] * self.count
+        for word in words:
+            a = self.left.source.vload([*row, element + self.place(word)], "uint8x4")
+            for v in range(self.count):
+                at = [panel + v, *tap, word, 0, 0]
+                if sums[v] is None and v < self.held:
+                    b = self.weight.source.vload(at, f"int8x{4 * lanes}")
+                    total = intrin.byte_products(a, b, lanes)
+                else:
+                    b = tirx.address_of(tirx.BufferLoad(self.weight.source, at))
+                    total = intrin.byte_products_in_memory(a, b, lanes)
+                if sums[v] is not None:
+                    total = sums[v] + total
+                sums[v] = tirx.Var("sums", f"int16x{2 * lanes}")
+                statements.append(tirx.Bind(sums[v], total))
+        for v in range(self.count):
+            at = [*pixel, output + v * lanes]
+            acc = self.acc.source.vload(at, f"int32x{lanes}")
+            total = intrin.accumulate_sums(acc, sums[v], lanes)
+            statements.append(self.acc.source.vstore(at, total))
+        return statements
