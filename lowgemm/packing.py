@@ -251,14 +251,17 @@ class ConvPacking:
         runs = lanes_first.reshape(-1, self.padded_run)
         return sums_fit(runs, self.layout.step // self.layout.depth)
 
-    def pair(self, packed: np.ndarray, vectors: int) -> tuple[np.ndarray, np.ndarray]:
+    def pair(
+        self, packed: np.ndarray, vectors: int, alike: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Panels that fit (`sums_fit`) with the words of each tile of `vectors` of them in an order of its own: pairs
         that may be summed in 16 bits come first.
 
-        The second array says where each word lies in the run, and at the end how many pairs there are: int32
-        `(tiles, tap_rows, tap_cols, words + 1)`.
+        The second array says which word of the run each one is, and at the end how many pairs there are: uint16
+        `(tiles, tap_rows, tap_cols, words + 1)`, so a run has less than 65536 words. If all orders are to be
+        `alike`, each has as many pairs as the one with the fewest.
         """
-        tiles, depth = len(packed) // vectors, self.layout.depth
+        tiles = len(packed) // vectors
         split = packed.reshape(tiles, vectors, *self.packed_shape[1:])
         words = split.shape[4]
         # The sums of one sign of the first two and of the last two weights of four.
@@ -266,10 +269,13 @@ class ConvPacking:
         signs = [np.maximum(values, 0).sum(-1) for values in (halves, -halves)]
         sums = np.stack(signs, -1).transpose(0, 2, 3, 4, 1, 5, 6, 7)
         order, pairs = pair_words(sums.reshape(tiles * self.tap_rows * self.tap_cols, words, -1))
+        if alike:
+            pairs[:] = pairs.min()
         shape = (tiles, self.tap_rows, self.tap_cols)
         moved = order.reshape(tiles, 1, self.tap_rows, self.tap_cols, words, 1, 1)
-        places = np.concatenate([order * depth, pairs[:, None]], 1).reshape(*shape, words + 1)
-        return np.take_along_axis(split, moved, 4).reshape(packed.shape), places
+        places = np.concatenate([order, pairs[:, None]], 1, dtype=np.uint16, casting="unsafe")
+        paired = np.take_along_axis(split, moved, 4).reshape(packed.shape)
+        return paired, places.reshape(*shape, words + 1)
 
     def pad_channels(self, values: np.ndarray) -> np.ndarray:
         """One value per output channel, laid out as the accumulators are (zero where there is no channel)."""

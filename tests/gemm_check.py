@@ -186,7 +186,8 @@ def operands(
     kind: str = "random",
 ) -> tuple[np.ndarray, np.ndarray]:
     """`(rows, depth)` and `(depth, columns)` of one of `kernels.HARD_DATA`."""
-    a, b = HARD_DATA[kind](rng, (rows, depth), a_dtype, (depth, columns))
+    a, turned = HARD_DATA[kind](rng, (rows, depth), a_dtype, (columns, depth))
+    b = np.ascontiguousarray(turned.T)
     return a, b if b_dtype == "int8" else (b.astype(np.int16) + 128).astype(np.uint8)
 
 

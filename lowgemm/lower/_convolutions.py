@@ -24,6 +24,7 @@ from lowgemm.tiling import (
     direct_depthwise_packing,
     direct_depthwise_pays,
     direct_depthwise_takes,
+    pairs_pay,
     row_image,
     summing_target,
     winograd_packing,
@@ -33,10 +34,6 @@ from lowgemm.tiling import (
 
 # How far below its least code a convolution's hard-swish is looked at.
 _MOST_STEPS = 4096
-# From so many words of a run on, and so large a share of them in pairs, these make up for a loop over the others.
-_FEWEST_WORDS = 8
-_SHARE_OF_PAIRS = 0.6
-_TILES_LOOKED_AT = 4
 _LETTER = {"uint8": "u8", "int8": "s8", "float32": "f32"}
 
 
@@ -217,16 +214,9 @@ def _sums_fit(shape: ConvShape, weight: np.ndarray, target: CpuTarget) -> bool:
 
 
 def _pairs_pay(task: KernelTask, weight: np.ndarray) -> bool:
-    """Whether enough words of the weight may be summed in pairs: a few of its tiles tell."""
     config = schedules.default_config(task)
     packing = ConvPacking.of(task.shape, schedules.dot_layout(task.target, config.lanes))
-    words = packing.packed_shape[3]
-    if words < _FEWEST_WORDS:
-        return False
-    tiles = packing.pack(weight).reshape(-1, config.vectors, *packing.packed_shape[1:])
-    some = tiles[:: -(-len(tiles) // _TILES_LOOKED_AT)]
-    _, places = packing.pair(some.reshape(-1, *packing.packed_shape[1:]), config.vectors)
-    return 2 * places[..., -1].mean() >= _SHARE_OF_PAIRS * words
+    return pairs_pay(packing, packing.pack(weight), config.vectors)
 
 
 def _depthwise(context: Context, node: Node, conv: ConvShape) -> None:

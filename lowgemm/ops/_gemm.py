@@ -37,7 +37,15 @@ from lowgemm.ops._product import (
 )
 from lowgemm.quant import choose_qparams
 from lowgemm.targets import CpuTarget
-from lowgemm.tiling import default_gemm_configs, gemm_packing, gemm_staged, summing_target
+from lowgemm.tiling import (
+    default_gemm_configs,
+    enough_pairs,
+    gemm_packing,
+    gemm_staged,
+    paired_panels,
+    pairs_pay,
+    summing_target,
+)
 
 
 class PackedGemm:
@@ -146,13 +154,14 @@ class PackedGemm:
             names = self._variant(False, False).names
             first = call.last - len(names)
             local["call"] = call
-            local["places"] = {"quantize": 2, **{n: first + i for i, n in enumerate(names)}}
+            numbers = {name: first + i for i, name in enumerate(names)}
+            local["numbers"] = {"quantize": first - 1, **numbers}
         call.rebind(0, a)
         call.rebind(call.last, out)
         if extras:
-            places = local["places"]
+            numbers = local["numbers"]
             for name, value in extras.items():
-                call.rebind(places[name], value)
+                call.rebind(numbers[name], value)
         rows = a.shape[0]
         call.set_rows(rows, rows * self._work)
         call()
@@ -305,9 +314,10 @@ class PackedGemm:
             out = out.view(np.uint16)
         arrays: list[np.ndarray] = [_columns_of(a) if transposed else a, part.packed]
         axes: list[int | None] = [1 if transposed else 0, None]
-        if quantize is not None:
-            arrays.append(quantize)
-            axes.append(None)
+        for given in (part.places, quantize):
+            if given is not None:
+                arrays.append(given)
+                axes.append(None)
         for name in variant.names:
             by_rows = name in ("row_zero", "row_scale", "other")
             arrays.append(pieces[name] if by_rows else part.arrays[name])
@@ -341,6 +351,7 @@ class _Variant:
             "staged": gemm_staged(packing, options.in_dtype, transposed),
             "transposed": transposed,
             "dynamic": dynamic,
+            "paired": paired_panels(packing.panels) if target.paired else 0,
         }
         output = options.output_form()
         configs = default_gemm_configs(packing, target)
@@ -430,6 +441,19 @@ def pack_gemm(
         return all(packing.sums_fit(packed_columns(packing, w)) for w in matrices)
 
     chosen = summing_target(level(target), fits)
+    packing = gemm_packing(depth, columns, chosen, a_dtype)
+    packed = [packed_columns(packing, w) for w in matrices]
+    paired: list[Any] = [None] * len(matrices)
+    if chosen.summed == 1:
+        view = chosen.summing(1, paired=True)
+        other = gemm_packing(depth, columns, view, a_dtype)
+        vectors = paired_panels(other.panels)
+        candidates = [packed_columns(other, w) for w in matrices]
+        if all(pairs_pay(other, each, vectors) for each in candidates):
+            found = [other.pair(each, vectors, alike=True) for each in candidates]
+            if all(enough_pairs(places) for _, places in found):
+                chosen, packing = view, other
+                packed, paired = map(list, zip(*found, strict=True))
     options = checked_options(
         depth=depth,
         columns=columns,
@@ -438,7 +462,7 @@ def pack_gemm(
         row_zero=row_zero,
         weight_zero=bool(zeros.any()),
         batched=batched,
-        packing=gemm_packing(depth, columns, chosen, a_dtype),
+        packing=packing,
         output=output,
         target=chosen,
     )
@@ -453,9 +477,7 @@ def pack_gemm(
         # Rows' own zero points come as they are; that the kernel's operand is moved by `flip` goes into the offset.
         moved = (point or 0) + flip
         arrays = column_arrays(options, sums, own, moved, slot)
-        parts.append(
-            ProductPart(packed_columns(options.packing, w), sums, own, moved, slot, arrays)
-        )
+        parts.append(ProductPart(packed[number], sums, own, moved, slot, arrays, paired[number]))
     return PackedGemm(parts, options)
 
 

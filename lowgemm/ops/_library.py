@@ -118,7 +118,8 @@ def kernels(
     Raises:
         ArtifactError: there is no C compiler, or the cache's folder cannot be written.
     """
-    identity = [op, params, target.level, target.summed, target.features, target.llvm_features]
+    view = (target.level, target.summed, target.paired)
+    identity = [op, params, *view, target.features, target.llvm_features]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
     library = _loaded.get(key)
     if library is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -65,7 +65,10 @@ class ProductOptions:
 
 @dataclass(frozen=True)
 class ProductPart:
-    """One group, or one matrix of a batch: the packed weight and what is held for each of its columns."""
+    """One group, or one matrix of a batch: the packed weight and what is held for each of its columns.
+
+    `places` say where its words lie, if they are summed in pairs (`ConvPacking.pair`).
+    """
 
     packed: np.ndarray
     sums: np.ndarray
@@ -73,10 +76,11 @@ class ProductPart:
     zero_point: int
     slot: tuple[int, int]
     arrays: dict[str, np.ndarray]
+    places: np.ndarray | None = None
 
     def with_output(self, options: ProductOptions) -> ProductPart:
         arrays = column_arrays(options, self.sums, self.zeros, self.zero_point, self.slot)
-        return ProductPart(self.packed, self.sums, self.zeros, self.zero_point, self.slot, arrays)
+        return replace(self, arrays=arrays)
 
 
 def right_matrices(b: np.ndarray, groups: int, transposed: bool) -> list[np.ndarray]:

@@ -87,7 +87,7 @@ def schedule_qconv2d(
     fetch = fetch and _steps.extent(sch, yo) * _steps.extent(sch, xo) > 1
     loops = {"panel": block, "row": yo, "column": xo} if config.order == "panels" else {"panel": po}
     if form.paired:
-        return sum_pairs(sch, acc, sums, dot, target.registers, loops, fetch)
+        return sum_pairs(sch, acc, sums, dot, target.registers, loops, form.paired, fetch)
     _steps.sum_in_registers(sch, acc, sums, dot)
     if not fetch:
         return sch.mod["main"]

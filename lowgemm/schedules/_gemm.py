@@ -18,6 +18,7 @@ from lowgemm import intrin
 from lowgemm.packing import ConvPacking
 from lowgemm.schedules import _steps
 from lowgemm.schedules._amx import schedule_tiles
+from lowgemm.schedules._paired import sum_pairs
 from lowgemm.targets import CpuTarget
 from lowgemm.tiling import GemmConfig, TileConfig
 from lowgemm.topi import GemmForm
@@ -62,5 +63,7 @@ def schedule_qgemm(
         _steps.vectorize_stage(sch)
     if form.dynamic:
         _steps.vectorize_ranges(sch, form.depth)
+    if form.paired:
+        return sum_pairs(sch, acc, sums, dot, target.registers, {"panel": po}, form.paired)
     _steps.sum_in_registers(sch, acc, sums, dot)
     return sch.mod["main"]

@@ -31,29 +31,33 @@ def sum_pairs(
     dot: Dot,
     registers: int,
     loops: dict[str, Any],
-    fetch: bool,
+    paired: int,
+    fetch: bool = False,
 ) -> tvm.tirx.PrimFunc:
     """`_steps.sum_in_registers` for words in the order of the argument `places`: the function.
 
     `loops` are those of `prefetch_weights`, of which only "panel" is needed unless the next panel is to be fetched.
+    `paired` vectors share an order; where a tile has more of them, all orders have as many pairs.
     """
     _steps.initialise_registers(sch, acc, [*sums.taps, sums.steps][0])
     for loop in sums.unrolled:
         sch.unroll(loop)
-    taps = dict(zip(("tap_row", "tap_column"), sums.taps, strict=True))
+    taps = dict(zip(("tap_row", "tap_column"), sums.taps, strict=False))
     mark_loops(sch, {**loops, **taps, "step": sums.steps})
     func = sch.mod["main"]
     weight, places = argument(func, "weight"), argument(func, "places")
 
     def summed(inside: dict):
-        at = [inside[role].loop_var for role in ("panel", "tap_row", "tap_column")]
+        tap = [inside[role].loop_var if role in taps else 0 for role in ("tap_row", "tap_column")]
+
+        def place(word, order=0):
+            orders = tile.count // paired
+            at = [inside["panel"].loop_var * orders + order, *tap, word]
+            return tirx.BufferLoad(places, at).astype("int32")
+
+        tile = _Tile(inside["step"].body, dot, registers, paired, place)
         words = int(places.shape[-1]) - 1
-        pairs = tirx.BufferLoad(places, [*at, words])
-
-        def place(word):
-            return tirx.BufferLoad(places, [*at, word])
-
-        tile = _Tile(inside["step"].body, dot, registers, place)
+        pairs = place(words)
         stretch = [prefetch_lines(inside, weight, tile.count, words, 1, 0)] if fetch else []
         both = [tile.loop(2, 0, pairs), tile.loop(1, 2 * pairs, words - 2 * pairs)]
         code = tvm.ir.StringImm(intrin.in_memory_code(dot.lanes))
@@ -66,9 +70,9 @@ def sum_pairs(
 class _Tile:
     """The dot products of a step of a register tile: what `_steps.order_sums` made, for other words of the run."""
 
-    def __init__(self, step, dot: Dot, registers: int, place: Callable) -> None:
-        """`step` is the body of the loop over steps, and `place` says where a word lies in the run."""
-        self.dot, self.place = dot, place
+    def __init__(self, step, dot: Dot, registers: int, paired: int, place: Callable) -> None:
+        """`step` is the body of the loop over steps, and `place` says where a word of an order lies in the run."""
+        self.dot, self.paired, self.place = dot, paired, place
         loops = []
         while isinstance(step, tirx.For):
             loops.append(step)
@@ -109,8 +113,9 @@ class _Tile:
         *pixel, output = (r.min for r in self.acc.region)
         sums: list[Any] = [None] * self.count
         for word in words:
-            a = self.left.source.vload([*row, element + self.place(word)], "uint8x4")
             for v in range(self.count):
+                at = element + self.place(word, v // self.paired) * self.dot.depth
+                a = self.left.source.vload([*row, at], "uint8x4")
                 at = [panel + v, *tap, word, 0, 0]
                 if sums[v] is None and v < self.held:
                     b = self.weight.source.vload(at, f"int8x{4 * lanes}")

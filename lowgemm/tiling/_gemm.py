@@ -67,13 +67,25 @@ def default_gemm_configs(
     return best[: costs.index(min(costs)) + 1]
 
 
+def paired_panels(panels: int) -> int:
+    """How many panels share an order of words, if a product has pairs of them: what tiles of all rows have."""
+    return 2 - panels % 2
+
+
 def _configs(panels: int, target: CpuTarget) -> list[GemmConfig]:
-    return [_best_vectors(rows, panels, target) for rows in range(1, MOST_ROWS + 1)]
+    found = []
+    for rows in range(1, MOST_ROWS + 1):
+        best = _best_vectors(rows, panels, target)
+        if best is None:
+            break
+        found.append(best)
+    return found
 
 
-def _best_vectors(rows: int, panels: int, target: CpuTarget) -> GemmConfig:
+def _best_vectors(rows: int, panels: int, target: CpuTarget) -> GemmConfig | None:
     fitting = []
-    for vectors in range(1, 13):
+    each = paired_panels(panels) if target.paired else 1
+    for vectors in range(each, 13, each):
         if panels % vectors:
             continue
         config = GemmConfig(rows, vectors)
@@ -82,7 +94,7 @@ def _best_vectors(rows: int, panels: int, target: CpuTarget) -> GemmConfig:
         except ValueError:
             break
         fitting.append(config)
-    return min(fitting, key=lambda config: _cost(config, target))
+    return min(fitting, key=lambda config: _cost(config, target), default=None)
 
 
 def _cost(config: GemmConfig, target: CpuTarget) -> float:

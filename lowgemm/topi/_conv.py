@@ -9,7 +9,7 @@ from lowgemm.packing import FLAT, ConvPacking, ConvShape
 from lowgemm.topi._blocks import block, out_images
 from lowgemm.topi._output import OutputForm, OutputStage
 from lowgemm.topi._padded import padded_input
-from lowgemm.topi._product import accumulated, stored
+from lowgemm.topi._product import accumulated, stored, word_places
 
 # Of the output.
 _AXES = "n z y x o"
@@ -45,7 +45,7 @@ def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.
 
     Arguments of the function, in order:
         data `(batch, [depth,] height, width * in_channels)` u8 or s8; weight `packing.packed_shape` s8;
-        places int32 `(panels / paired, tap_rows, tap_cols, words + 1)` if paired (`ConvPacking.pair`), which the
+        places uint16 `(panels / paired, tap_rows, tap_cols, words + 1)` if paired (`ConvPacking.pair`), which the
         schedule heeds: here words are in order;
         pad int32 `(1,)` if staged; those of the output stage (columns: `panels * lanes`);
         dst `(batch, [od,] oh, ow, out_channels)`.
@@ -59,11 +59,7 @@ def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.
     weight = te.placeholder(packing.packed_shape, "int8", name="weight")
     args = [data, weight]
     if form.paired:
-        taps = packing.packed_shape[1:3]
-        words = packing.packed_shape[3] + 1
-        args.append(
-            te.placeholder((packing.panels // form.paired, *taps, words), "int32", "places")
-        )
+        args.append(word_places(packing, form.paired))
 
     out_h = -(-shape.out_height // form.tile[0]) * form.tile[0]
     out_w = -(-shape.out_width // form.tile[1]) * form.tile[1]

@@ -8,7 +8,7 @@ from tvm import te, tirx
 from lowgemm.packing import ConvPacking
 from lowgemm.topi._arith import f32, round_clamped, to_float
 from lowgemm.topi._output import OutputForm, OutputStage
-from lowgemm.topi._product import accumulated, stored
+from lowgemm.topi._product import accumulated, stored, word_places
 
 # Rows of the staged operand are whole vectors of so many elements, so that none is stored in part.
 _STAGE = 32
@@ -23,7 +23,7 @@ class GemmForm:
     `rows` is the tile; with `fewer`, the function also takes tiles of fewer rows, all of one number. `in_dtype` is
     uint8, int8, or float32, which is quantized to uint8 while it is staged: with parameters that are given, or, if
     `dynamic`, with those of each row's range. `transposed` says that the left matrix comes as (depth, rows). `staged`
-    says that it goes through a copy in the operand dtype, in whole vectors.
+    says that it goes through a copy in the operand dtype, in whole vectors. `paired` is as in `ConvForm`.
     """
 
     rows: int
@@ -34,6 +34,7 @@ class GemmForm:
     transposed: bool = False
     dynamic: bool = False
     fewer: bool = False
+    paired: int = 0
     output: OutputForm = field(default_factory=OutputForm)
 
 
@@ -44,7 +45,7 @@ def qgemm(form: GemmForm, packing: ConvPacking) -> tvm.tirx.PrimFunc:
 
     Arguments of the function, in order:
         data `(tiles, rows, depth)`, or, transposed, `(depth, any)`; weight `packing.packed_shape` int8;
-        quantize float32 (2,) if data is float32 and not dynamic;
+        places as in `qconv2d` if paired; quantize float32 (2,) if data is float32 and not dynamic;
         those of the output stage (columns: `panels * lanes`, rows: `(tiles, rows)`), dst `(tiles, rows, columns)`.
     """
     tiles = te.var("tiles")
@@ -53,6 +54,8 @@ def qgemm(form: GemmForm, packing: ConvPacking) -> tvm.tirx.PrimFunc:
     data = te.placeholder(data_shape, form.in_dtype, name="data")
     weight = te.placeholder(packing.packed_shape, "int8", name="weight")
     args = [data, weight]
+    if form.paired:
+        args.append(word_places(packing, form.paired))
 
     def element(t, x, k):
         return data(k, t * rows[1] + x) if form.transposed else data(t, x, k)

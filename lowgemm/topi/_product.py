@@ -46,3 +46,9 @@ def stored(axes: str, shape: tuple, element: Callable, whole: tuple | None) -> t
         return block("dst", axes, shape, element)
     codes = block("codes", axes, whole, element)
     return block("dst", axes, shape, lambda *at: codes(*at))
+
+
+def word_places(packing: ConvPacking, vectors: int) -> te.Tensor:
+    """The argument `places`: where the words of each tile of `vectors` panels lie (`ConvPacking.pair`)."""
+    _, *taps, words, _, _ = packing.packed_shape
+    return te.placeholder((packing.panels // vectors, *taps, words + 1), "uint16", "places")

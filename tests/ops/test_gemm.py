@@ -36,6 +36,45 @@ def test_dtypes(rng, isa: str, a_dtype: str, b_dtype: str) -> None:
             product.check(packed, a[:rows])
 
 
+@pytest.mark.parametrize("isa", isas("avx2", "avx512"))
+@pytest.mark.parametrize("columns", [21, 40, 96], ids="{}-columns".format)
+def test_words_are_summed_in_pairs_if_weights_let_them(rng, isa: str, columns: int) -> None:
+    """With one and two panels to an order, several orders to a tile of few rows, and all that products take."""
+    a, b = operands(rng, 37, 74, columns, kind="words-in-pairs")
+    scale = ops.Output(
+        "uint8", multiplier=2e-4, zero_point=9, bias=np.arange(columns, dtype=np.int32)
+    )
+    real = ops.Output("float32", multiplier=2e-4)
+    for product, x in (
+        (Product(b, a_zero_point=3), a),
+        (Product(b, "int8", 3), (a.astype(int) - 128).astype(np.int8)),
+        (Product(b, output=scale), a),
+        (Product(b.T.copy(), transposed=True), np.asfortranarray(a)),
+        (Product(np.concatenate([b, b[:, ::-1]]), groups=2), np.concatenate([a, a], 1)),
+        (Product(np.stack([b, b[:, ::-1]])), np.stack([a, a])),
+        (Product(b, quantize=ops.Quantize("row"), output=real), a.astype(np.float32) / 7),
+        (Product(b, quantize=ops.Quantize("static", 0.5, 7)), a.astype(np.float32) / 7),
+    ):
+        packed = product.pack(isa)
+        assert packed.target.paired
+        for rows in ROWS:
+            product.check(packed, x[..., :rows, :])
+
+
+@pytest.mark.parametrize("isa", isas("avx2", "avx512"))
+def test_words_are_not_paired_where_one_matrix_has_few_that_fit(isa: str) -> None:
+    """Those of a batch share their kernels, and all orders of a matrix have as many pairs."""
+    fitting = np.tile(np.repeat([52, 12], 8), 4).astype(np.int8)[:, None] * np.ones(
+        (1, 16), np.int8
+    )
+    large = np.full_like(fitting, 64)
+    assert ops.pack_gemm(fitting, target=isa).target.paired
+    assert not ops.pack_gemm(large, target=isa).target.paired
+    assert not ops.pack_gemm(np.stack([fitting, large]), target=isa).target.paired
+    mixed = np.concatenate([fitting, large], 1)
+    assert not ops.pack_gemm(np.tile(mixed, 16), target=isa).target.paired
+
+
 @pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("b_dtype", ["int8", "uint8"])
 @pytest.mark.parametrize("a_dtype", ["uint8", "int8"])

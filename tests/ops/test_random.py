@@ -197,7 +197,9 @@ def draw_operands(data: st.DataObject, kernel: Kernel, rng) -> tuple[Product, np
     shape = (*lead, rows, groups * depth)
     parts = next(iter(lead)) if batched else groups
     b_shape = (*lead, depth, columns) if batched else (groups * depth, columns)
-    a, b = DATA[kind](rng, shape, kernel.a_dtype, b_shape)
+    *outer, deep, wide = b_shape
+    a, turned = DATA[kind](rng, shape, kernel.a_dtype, (math.prod(outer) * wide, deep))
+    b = np.ascontiguousarray(turned.reshape(*outer, wide, deep).swapaxes(-1, -2))
     if kernel.quantize:
         a = rng.normal(0, 1, shape).astype(np.float32)
         a *= np.exp(rng.normal(0, 2, (*shape[:-1], 1))).astype(np.float32)

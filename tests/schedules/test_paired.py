@@ -11,6 +11,7 @@ from lowgemm.packing import ConvShape
 from lowgemm.passes import Quantization
 from lowgemm.schedules import ConvConfig, KernelTask
 from lowgemm.targets import LEVELS
+from lowgemm.tiling import _registers
 from lowgemm.tune._problem import problem
 
 import kernels
@@ -49,8 +50,8 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         found.append(task.target.paired)
         real(context, node, task, macs)
 
-    monkeypatch.setattr(_convolutions, "_SHARE_OF_PAIRS", 0.0)
-    monkeypatch.setattr(_convolutions, "_FEWEST_WORDS", 0)
+    monkeypatch.setattr(_registers, "_SHARE_OF_PAIRS", 0.0)
+    monkeypatch.setattr(_registers, "_FEWEST_WORDS", 0)
     monkeypatch.setattr(_convolutions, "_direct", direct)
     return found
 
