@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lowgemm.quant import LARGEST_SUM, extreme_sums
+
 SHAPES = Path(__file__).parent / "shapes"
 FAMILIES: tuple[str, ...] = ("gemm", "conv", "depthwise")
 _SEED = 0
@@ -151,7 +153,7 @@ class Layer:
 
     @cached_property
     def data(self) -> LayerData:
-        """The same data at every call, over the whole range of the activations' type.
+        """The same data at every call: activations over the whole range of their type, and `bell_shaped` weights.
 
         No sum of two neighbouring products leaves 16 bits (`bound_pairs`): so engines that sum pairs there are as exact
         as the others, and all have the same work with the same result.
@@ -160,7 +162,7 @@ class Layer:
         x = generator.integers(0, 256, (self.batch, self.in_channels, *self.sizes), np.uint8)
         channels = self.in_channels // self.groups
         shape = (self.out_channels, channels, *self.kernel)
-        weight = bound_pairs(generator.integers(-127, 128, shape, np.int8))
+        weight = bound_pairs(bell_shaped(generator, shape))
         spread = np.sqrt(self.depth) * 74 * weight.std()  # of x - 43 and of the weights, roughly
         scale = _SIGMA_STEPS * _OUTPUT_SCALE / (spread * _INPUT_SCALE)
         scales = (scale * generator.uniform(0.5, 1, self.out_channels)).astype(np.float32)
@@ -201,6 +203,18 @@ class LayerData:
     def multiplier(self) -> np.ndarray:
         """What a sum is multiplied with, for each output channel, float64."""
         return np.float64(np.float32(self.x_scale)) * self.scales / np.float32(self.out_scale)
+
+
+def bell_shaped(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """int8 weights [out, in, *kernel] distributed as those of networks are, quantized as `lowgemm.quantize` does it.
+
+    That is normally, with a scale for each output channel: it has the largest weight at 127, or is as much wider as
+    lets 16 bits hold all products of two neighbours.
+    """
+    weight = generator.standard_normal(shape, np.float32)
+    runs = np.moveaxis(weight, 1, -1).reshape(len(weight), -1)
+    widest = np.maximum(np.abs(runs).max(1) / 127, extreme_sums(runs, 1) / LARGEST_SUM)
+    return np.rint(weight / widest.reshape(-1, *[1] * (weight.ndim - 1))).astype(np.int8)
 
 
 def bound_pairs(weight: np.ndarray) -> np.ndarray:
