@@ -21,6 +21,7 @@ from lowgemm.tiling import (
     direct_depthwise_stores,
     interleaving,
     needs_stage,
+    pairs_pay,
     summing_target,
     winograd_packing,
     winograd_size,
@@ -91,7 +92,8 @@ class Direct(Kernel):
         config = self.config
         widen = self.packing.layout.rhs != "int8" and config.widen
         tile = (config.rows, config.columns)
-        form = topi.ConvForm(self.x_dtype, output, tile, self.staged, widen)
+        paired = config.vectors if self.target.paired else 0
+        form = topi.ConvForm(self.x_dtype, output, tile, self.staged, widen, paired)
         return self._scheduled(topi.qconv2d, schedules.schedule_qconv2d, form)
 
 
@@ -131,6 +133,14 @@ def kernel_for(
         return packing.sums_fit(filters.pack(packing, phase).weight)
 
     view = summing_target(target, fits)
+    # Groups that share a block of weights are one to the direct kernel.
+    merged = packing_for(view)
+    direct_shape = replace(shape, groups=merged.groups)
+    if view.summed == 1:
+        paired = view.summing(1, paired=True)
+        vectors = default_conv_config(direct_shape, paired, threads).vectors
+        if pairs_pay(merged, filters.pack(merged, phase).weight, vectors):
+            view = paired
     # What zero points of weights take off is a sum over the window.
     size = None
     if passes == 1 and shape.kernel == (3, 3):
@@ -139,10 +149,7 @@ def kernel_for(
         fewer = default_winograd_config(shape, target, threads, size)
         layout = winograd_packing(shape, target, size)
         return Winograd(x_dtype, shape, target, fewer, layout, True, False)
-    merged = packing_for(view)
-    # Groups that share a block of weights are one to the kernel.
-    shape = replace(shape, groups=merged.groups)
-    tile = default_conv_config(shape, view, threads)
-    staged = needs_stage(shape, merged, x_dtype, tile)
+    tile = default_conv_config(direct_shape, view, threads)
+    staged = needs_stage(direct_shape, merged, x_dtype, tile)
     flip = merged.layout.lhs == "uint8"
-    return Direct(x_dtype, shape, view, tile, merged, staged, flip)
+    return Direct(x_dtype, direct_shape, view, tile, merged, staged, flip)

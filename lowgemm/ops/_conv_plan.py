@@ -280,6 +280,9 @@ class _Part:
         found: dict[str, Any] = {k: np.ascontiguousarray(pad(v)) for k, v in each.items()}
         found.update(_common_arguments(output), other=None)
         args: dict[str, Any] = {"weight": packed.weight}
+        if self._kernel.target.paired:
+            weight, places = packing.pair(packed.weight, self._kernel.config.vectors)
+            args = {"weight": weight, "places": places}
         if self._kernel.staged:
             args["pad"] = np.array([filters.x_zero_point], np.int32)
         return args | {name: found[name] for name in stage_arguments(self._form)}

@@ -111,6 +111,34 @@ WAYS = (
 )
 
 
+@pytest.mark.parametrize("isa", isas("avx2", "avx512"))
+@pytest.mark.parametrize(
+    "conv",
+    [
+        Conv((1, 40, 32), 24, (3,), padding=1),
+        Conv((2, 6, 7, 96), 40, (1, 1)),
+        Conv((1, 9, 10, 32), 20, (3, 3), 2, 1),
+        Conv((1, 4, 5, 6, 32), 16, (2, 3, 3), padding=1),
+        Conv((1, 6, 7, 80), 32, (3, 3), 1, 1, groups=2),
+    ],
+    ids=["1d", "2d-1x1", "2d-strided", "3d", "groups"],
+)
+def test_words_are_summed_in_pairs_if_weights_let_them(
+    rng, isa: str, conv: Conv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    real = _conv_plan.kernel_for
+
+    def kernel_for(*given):
+        found.append(real(*given))
+        return found[-1]
+
+    monkeypatch.setattr(_conv_plan, "kernel_for", kernel_for)
+    x, w = conv.operands(rng, "words-in-pairs")
+    conv.check(conv.pack(w, isa), x, w)
+    assert any(kernel.target.paired for kernel in found)
+
+
 @pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("case", ["plain-1d", "plain-3d-grouped", "depthwise-3d", "transposed-1d"])
 def test_signed_input(rng, isa: str, case: str) -> None:
