@@ -154,6 +154,18 @@ class ConvShape:
         return pixels * self.out_channels * self.taps * self.in_channels // self.groups
 
 
+# In runs of so many words, and from so large a share of them on, pairs make up for a loop over the others.
+_FEWEST_WORDS, _MOST_WORDS = 8, 2**16 - 1
+_SHARE_OF_PAIRS = 0.6
+_TILES_LOOKED_AT = 4
+
+
+def enough_pairs(places: np.ndarray) -> bool:
+    """Whether so many words are in pairs, as `places` of `ConvPacking.pair` say, that these pay."""
+    words = places.shape[-1] - 1
+    return bool(2 * places[..., -1].mean() >= _SHARE_OF_PAIRS * words)
+
+
 @dataclass(frozen=True)
 class ConvPacking:
     """How a convolution's filter is cut for a dot-product kernel.
@@ -276,6 +288,16 @@ class ConvPacking:
         places = np.concatenate([order, pairs[:, None]], 1, dtype=np.uint16, casting="unsafe")
         paired = np.take_along_axis(split, moved, 4).reshape(packed.shape)
         return paired, places.reshape(*shape, words + 1)
+
+    def pairs_pay(self, packed: np.ndarray, vectors: int) -> bool:
+        """Whether `enough_pairs` are found in a few tiles of packed weights that fit."""
+        if not _FEWEST_WORDS <= self.packed_shape[3] <= _MOST_WORDS:
+            return False
+        panel = self.packed_shape[1:]
+        tiles = packed.reshape(-1, vectors, *panel)
+        some = tiles[:: -(-len(tiles) // _TILES_LOOKED_AT)]
+        _, places = self.pair(some.reshape(-1, *panel), vectors)
+        return enough_pairs(places)
 
     def pad_channels(self, values: np.ndarray) -> np.ndarray:
         """One value per output channel, laid out as the accumulators are (zero where there is no channel)."""

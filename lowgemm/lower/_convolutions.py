@@ -21,10 +21,10 @@ from lowgemm.quant import hard_swish_codes
 from lowgemm.schedules import KernelTask
 from lowgemm.targets import CpuTarget
 from lowgemm.tiling import (
+    default_conv_config,
     direct_depthwise_packing,
     direct_depthwise_pays,
     direct_depthwise_takes,
-    pairs_pay,
     row_image,
     summing_target,
     winograd_packing,
@@ -75,11 +75,11 @@ def conv(context: Context, node: Node) -> None:
                 1, 1, pixels, conv.in_channels, conv.out_channels, (1, 1), groups=conv.groups
             )
     target = summing_target(context.target, lambda view: _sums_fit(flat, weight, view))
-    task = context.task("qconv2d", flat, *dtypes, target)
     if target.summed == 1:
-        paired = context.task("qconv2d", flat, *dtypes, target.summing(1, paired=True))
-        if _pairs_pay(paired, weight):
-            task, target = paired, paired.target
+        paired = target.summing(1, paired=True)
+        if _pairs_pay(flat, weight, paired, context.threads):
+            target = paired
+    task = context.task("qconv2d", flat, *dtypes, target)
     if winograd_takes(conv, context.target):
         sizes = WinogradPacking.sizes(weight)
         size = winograd_size(conv, target, context.threads, sizes)
@@ -213,10 +213,10 @@ def _sums_fit(shape: ConvShape, weight: np.ndarray, target: CpuTarget) -> bool:
     return all(packing.sums_fit(packing.pack(weight)) for packing in packings)
 
 
-def _pairs_pay(task: KernelTask, weight: np.ndarray) -> bool:
-    config = schedules.default_config(task)
-    packing = ConvPacking.of(task.shape, schedules.dot_layout(task.target, config.lanes))
-    return pairs_pay(packing, packing.pack(weight), config.vectors)
+def _pairs_pay(shape: ConvShape, weight: np.ndarray, target: CpuTarget, threads: int) -> bool:
+    config = default_conv_config(shape, target, threads)
+    packing = ConvPacking.of(shape, schedules.dot_layout(target, config.lanes))
+    return packing.pairs_pay(packing.pack(weight), config.vectors)
 
 
 def _depthwise(context: Context, node: Node, conv: ConvShape) -> None:

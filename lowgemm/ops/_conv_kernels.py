@@ -21,7 +21,6 @@ from lowgemm.tiling import (
     direct_depthwise_stores,
     interleaving,
     needs_stage,
-    pairs_pay,
     summing_target,
     winograd_packing,
     winograd_size,
@@ -139,7 +138,7 @@ def kernel_for(
     if view.summed == 1:
         paired = view.summing(1, paired=True)
         vectors = default_conv_config(direct_shape, paired, threads).vectors
-        if pairs_pay(merged, filters.pack(merged, phase).weight, vectors):
+        if merged.pairs_pay(filters.pack(merged, phase).weight, vectors):
             view = paired
     # What zero points of weights take off is a sum over the window.
     size = None

@@ -35,15 +35,14 @@ from lowgemm.ops._product import (
     right_matrices,
     weight_zeros,
 )
+from lowgemm.packing import enough_pairs
 from lowgemm.quant import choose_qparams
 from lowgemm.targets import CpuTarget
 from lowgemm.tiling import (
     default_gemm_configs,
-    enough_pairs,
     gemm_packing,
     gemm_staged,
     paired_panels,
-    pairs_pay,
     summing_target,
 )
 
@@ -449,7 +448,7 @@ def pack_gemm(
         other = gemm_packing(depth, columns, view, a_dtype)
         vectors = paired_panels(other.panels)
         candidates = [packed_columns(other, w) for w in matrices]
-        if all(pairs_pay(other, each, vectors) for each in candidates):
+        if all(other.pairs_pay(each, vectors) for each in candidates):
             found = [other.pair(each, vectors, alike=True) for each in candidates]
             if all(enough_pairs(places) for _, places in found):
                 chosen, packing = view, other

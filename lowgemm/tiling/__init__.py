@@ -40,8 +40,6 @@ from lowgemm.tiling._gemm import default_gemm_configs as default_gemm_configs
 from lowgemm.tiling._gemm import gemm_packing as gemm_packing
 from lowgemm.tiling._gemm import gemm_staged as gemm_staged
 from lowgemm.tiling._gemm import paired_panels as paired_panels
-from lowgemm.tiling._registers import enough_pairs as enough_pairs
-from lowgemm.tiling._registers import pairs_pay as pairs_pay
 from lowgemm.tiling._registers import summing_target as summing_target
 from lowgemm.tiling._registers import tile_registers as tile_registers
 from lowgemm.tiling._tiles import TileConfig as TileConfig

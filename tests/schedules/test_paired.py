@@ -5,13 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lowgemm import lower, schedules
+from lowgemm import lower, packing, schedules
 from lowgemm.lower import _convolutions
-from lowgemm.packing import ConvShape
+from lowgemm.packing import ConvPacking, ConvShape, dot_layout
 from lowgemm.passes import Quantization
 from lowgemm.schedules import ConvConfig, KernelTask
 from lowgemm.targets import LEVELS
-from lowgemm.tiling import _registers
 from lowgemm.tune._problem import problem
 
 import kernels
@@ -50,8 +49,8 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         found.append(task.target.paired)
         real(context, node, task, macs)
 
-    monkeypatch.setattr(_registers, "_SHARE_OF_PAIRS", 0.0)
-    monkeypatch.setattr(_registers, "_FEWEST_WORDS", 0)
+    monkeypatch.setattr(packing, "_SHARE_OF_PAIRS", 0.0)
+    monkeypatch.setattr(packing, "_FEWEST_WORDS", 0)
     monkeypatch.setattr(_convolutions, "_direct", direct)
     return found
 
@@ -145,5 +144,6 @@ def test_few_pairs_are_left_alone() -> None:
     for small, paired in ((3, True), (2, False)):
         weight = np.full((16, 32, 1, 1), 56, np.int8)
         weight[:, : 4 * small] = 8
-        task = task_of(ConvShape(1, 7, 7, 32, 16, (1, 1)), "avx2")
-        assert _convolutions._pairs_pay(task, weight) == paired
+        shape = ConvShape(1, 7, 7, 32, 16, (1, 1))
+        cut = ConvPacking.of(shape, dot_layout(LEVELS["avx2"].summing(1, paired=True), 8))
+        assert cut.pairs_pay(cut.pack(weight), 2) == paired

@@ -28,8 +28,8 @@ from fake_tuning import conv_task
 
 # One kernel computes it, whatever its weights.
 TASK = replace(conv_task(), shape=ConvShape(1, 14, 14, 64, 64, (5, 5), padding=(2, 2, 2, 2)))
-# Of the layers of benchmarks, whose weights' sums fit 16 bits in pairs.
-FITTING = replace(TASK, target=TASK.target.summing(1))
+# Of the layers of benchmarks, whose weights' sums fit 16 bits in pairs of words.
+FITTING = replace(TASK, target=TASK.target.summing(1, paired=True))
 
 
 @pytest.mark.slow
