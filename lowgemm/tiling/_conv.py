@@ -147,8 +147,8 @@ def _avx2_pressure(dots: int, vectors: int, steps: int, target: CpuTarget) -> fl
     With few registers left, loads wait for one; and after a short sum of 16-bit products, which need a register more
     each, the output stage of a large tile finds none.
     """
-    free = 16 - tile_registers(dots, vectors, target)
-    waiting = 1.03 if free < (3 if target.paired else 4) else 1.0
+    alone = target.summing(target.summed)  # words in pairs or not, the same tiles are good
+    waiting = 1.03 if 16 - tile_registers(dots, vectors, alone) < 4 else 1.0
     return waiting * (1 + _AVX2_SHORT * dots if steps < _AVX2_LONG and not target.summed else 1.0)
 
 

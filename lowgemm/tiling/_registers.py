@@ -11,7 +11,8 @@ def tile_registers(dots: int, vectors: int, target: CpuTarget) -> int:
     if target.summed:
         # A word of the left operand, whose place the sums take, and the ones that add them up. (With less, 3x4 and 2x6
         # tiles run at a third of the speed.)
-        return dots + target.summed * vectors + (3 if target.paired else 2)
+        # Of words in pairs, several vectors' first sums wait for the second word, which is broadcast meanwhile.
+        return dots + target.summed * vectors + (3 if target.paired and vectors > 1 else 2)
     if target.dot_depth == 4:
         return dots + vectors + 1
     # A product beside weights and a broadcast, which it can overwrite where there is one weight vector.
