@@ -22,8 +22,6 @@ _INPUT_SCALE = 0.02
 _OUTPUT_SCALE = 0.05
 # Accumulators spread so that most outputs do not saturate: ±128 quantized steps are four sigmas.
 _SIGMA_STEPS = 32
-# 255 * 128 is the most that two neighbouring products may sum to within 16 bits.
-_PAIR = 128
 
 _GEMM = re.compile(r"(\d+)x(\d+)x(\d+)")
 _CONV = re.compile(r"([\dx]+) -> (\d+), ([\dx]+)((?: \w+ [\dx:]+)*)( transposed)?")
@@ -231,7 +229,7 @@ def bound_pairs(weight: np.ndarray) -> np.ndarray:
         flat = order.reshape(len(weight), -1).astype(np.int16)
         for k in range(1, flat.shape[1]):
             before = flat[:, k - 1]
-            low, high = -_PAIR - np.minimum(before, 0), _PAIR - np.maximum(before, 0)
+            low, high = -LARGEST_SUM - np.minimum(before, 0), LARGEST_SUM - np.maximum(before, 0)
             flat[:, k] = flat[:, k].clip(low, high)
         order[...] = flat.reshape(order.shape)
     return bounded

@@ -116,7 +116,7 @@ def _summed_desc(dot: Dot):
 
 _IN_MEMORY = """
 define internal <{words} x i16> @{name}(<{bytes} x i8> %a, ptr %b) alwaysinline {{
-  %weights = load volatile <{bytes} x i8>, ptr %b, align {bytes}
+  %weights = load volatile <{bytes} x i8>, ptr %b, align 1
   %sums = call <{words} x i16> @{instruction}(<{bytes} x i8> %a, <{bytes} x i8> %weights)
   ret <{words} x i16> %sums
 }}

@@ -46,6 +46,11 @@ class Kernel(ABC):
     staged: bool
     flip: bool
 
+    @property
+    def paired(self) -> int:
+        """Panels that share an order of words of their own, 0 if words are in order."""
+        return self.config.vectors if self.target.paired else 0
+
     @abstractmethod
     def function(self, output: Any) -> Any:
         """The scheduled function with the output stage `output`, a `topi.OutputForm`."""
@@ -91,8 +96,7 @@ class Direct(Kernel):
         config = self.config
         widen = self.packing.layout.rhs != "int8" and config.widen
         tile = (config.rows, config.columns)
-        paired = config.vectors if self.target.paired else 0
-        form = topi.ConvForm(self.x_dtype, output, tile, self.staged, widen, paired)
+        form = topi.ConvForm(self.x_dtype, output, tile, self.staged, widen, self.paired)
         return self._scheduled(topi.qconv2d, schedules.schedule_qconv2d, form)
 
 

@@ -95,14 +95,14 @@ class Filters:
             each.append([phase.trimmed() for phase in found])
         return list(itertools.product(*each))
 
-    def packed(self, packing: _Packing, phase: Sequence[Phase]) -> _Packed:
-        """The weights of a phase in the order of `packing`."""
-        key = (packing, *(p.taps for p in phase))
+    def packed(self, packing: _Packing, phase: Sequence[Phase], paired: int = 0) -> _Packed:
+        """The weights of a phase in the order of `packing`, or of pairs of words in tiles of `paired` panels."""
+        key = (packing, paired, *(p.taps for p in phase))
         if key not in self._packed:
-            self._packed[key] = self.pack(packing, phase)
+            self._packed[key] = self.pack(packing, phase, paired)
         return self._packed[key]
 
-    def pack(self, packing: _Packing, phase: Sequence[Phase]) -> _Packed:
+    def pack(self, packing: _Packing, phase: Sequence[Phase], paired: int = 0) -> _Packed:
         """The same, not kept."""
         values = self.values
         for axis, p in enumerate(phase, 2):
@@ -120,7 +120,11 @@ class Filters:
         else:
             raw = values + per_channel(self.zeros, values.ndim)
             packed = packing.pack(raw.astype(np.int8), self.zeros)
-        return _Packed(aligned(packed), sums)
+        places = None
+        if paired:
+            assert isinstance(packing, ConvPacking)
+            packed, places = packing.pair(packed, paired)
+        return _Packed(aligned(packed), sums, places)
 
     def _addends(self, values: np.ndarray) -> Iterator[np.ndarray]:
         """`values` as the sum of int8 arrays, one for each pass."""
@@ -132,10 +136,11 @@ class Filters:
 
 @dataclass(frozen=True, eq=False)
 class _Packed:
-    """Packed weights, and the sums of each output channel's without zero points, int64."""
+    """Packed weights, the sums of each output channel's without zero points, int64, and places of words in pairs."""
 
     weight: np.ndarray
     sums: np.ndarray
+    places: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -260,7 +265,8 @@ class _Part:
             "form": self._form,
             "strides": [self.dst.declared, self.other.declared],
         }
-        self._args = self._arguments(output, filters.packed(self._kernel.packing, phase))
+        packed = filters.packed(self._kernel.packing, phase, self._kernel.paired)
+        self._args = self._arguments(output, packed)
         self.residual_at = list(self._args).index("other") + 1 if output.residual else 0
 
     def _arguments(self, output: Output, packed: _Packed) -> dict[str, Any]:
@@ -280,9 +286,8 @@ class _Part:
         found: dict[str, Any] = {k: np.ascontiguousarray(pad(v)) for k, v in each.items()}
         found.update(_common_arguments(output), other=None)
         args: dict[str, Any] = {"weight": packed.weight}
-        if self._kernel.target.paired:
-            weight, places = packing.pair(packed.weight, self._kernel.config.vectors)
-            args = {"weight": weight, "places": places}
+        if packed.places is not None:
+            args["places"] = packed.places
         if self._kernel.staged:
             args["pad"] = np.array([filters.x_zero_point], np.int32)
         return args | {name: found[name] for name in stage_arguments(self._form)}

@@ -11,6 +11,7 @@ import numpy as np
 
 from lowgemm.ops._arrays import (
     OperandError,
+    aligned,
     apart,
     array,
     expect,
@@ -35,7 +36,7 @@ from lowgemm.ops._product import (
     right_matrices,
     weight_zeros,
 )
-from lowgemm.packing import enough_pairs
+from lowgemm.packing import ConvPacking, enough_pairs
 from lowgemm.quant import choose_qparams
 from lowgemm.targets import CpuTarget
 from lowgemm.tiling import (
@@ -440,19 +441,7 @@ def pack_gemm(
         return all(packing.sums_fit(packed_columns(packing, w)) for w in matrices)
 
     chosen = summing_target(level(target), fits)
-    packing = gemm_packing(depth, columns, chosen, a_dtype)
-    packed = [packed_columns(packing, w) for w in matrices]
-    paired: list[Any] = [None] * len(matrices)
-    if chosen.summed == 1:
-        view = chosen.summing(1, paired=True)
-        other = gemm_packing(depth, columns, view, a_dtype)
-        vectors = paired_panels(other.panels)
-        candidates = [packed_columns(other, w) for w in matrices]
-        if all(other.pairs_pay(each, vectors) for each in candidates):
-            found = [other.pair(each, vectors, alike=True) for each in candidates]
-            if all(enough_pairs(places) for _, places in found):
-                chosen, packing = view, other
-                packed, paired = map(list, zip(*found, strict=True))
+    chosen, packing, packed = _packed(matrices, chosen, a_dtype)
     options = checked_options(
         depth=depth,
         columns=columns,
@@ -476,8 +465,34 @@ def pack_gemm(
         # Rows' own zero points come as they are; that the kernel's operand is moved by `flip` goes into the offset.
         moved = (point or 0) + flip
         arrays = column_arrays(options, sums, own, moved, slot)
-        parts.append(ProductPart(packed[number], sums, own, moved, slot, arrays, paired[number]))
+        weight, places = packed[number]
+        parts.append(ProductPart(weight, sums, own, moved, slot, arrays, places))
     return PackedGemm(parts, options)
+
+
+def _packed(
+    matrices: list[np.ndarray], target: CpuTarget, a_dtype: str
+) -> tuple[CpuTarget, ConvPacking, list[tuple[np.ndarray, np.ndarray | None]]]:
+    """The target as `matrices` int8 `(depth, columns)` let kernels use it, their layout, and packed weights.
+
+    With each weight, where its words lie, if they are summed in pairs.
+    """
+    depth, columns = matrices[0].shape
+
+    def packing_for(view: CpuTarget) -> ConvPacking:
+        return gemm_packing(depth, columns, view, a_dtype)
+
+    if target.summed == 1:
+        view = target.summing(1, paired=True)
+        packing = packing_for(view)
+        vectors = paired_panels(packing.panels)
+        packed = [packed_columns(packing, w) for w in matrices]
+        if all(packing.pairs_pay(each, vectors) for each in packed):
+            found = [packing.pair(each, vectors, alike=True) for each in packed]
+            if all(enough_pairs(places) for _, places in found):
+                return view, packing, [(aligned(weight), places) for weight, places in found]
+    packing = packing_for(target)
+    return target, packing, [(packed_columns(packing, w), None) for w in matrices]
 
 
 def _range_of(a: np.ndarray) -> dict[str, np.ndarray]:
