@@ -323,7 +323,13 @@ WINOGRAD_LARGEST_SUM = 2**25 - 1
 @dataclass(frozen=True)
 class WinogradPacking(ConvPacking):
     """How 3x3 filters of one group are transformed and cut: as filters G w G^T of `size + 2` taps each way, for tiles
-    of `size` (2 or 4) pixels of the output each way."""
+    of `size` (2 or 4) pixels of the output each way.
+
+    They are stored like that, or `late`: as they are, for the kernel to transform, which takes an eighth of the bytes
+    with tiles of 4x4.
+    """
+
+    late: bool = False
 
     @staticmethod
     def sizes(weight: np.ndarray) -> tuple[int, ...]:
@@ -337,10 +343,10 @@ class WinogradPacking(ConvPacking):
         return tuple(size for size in _WINOGRAD if size == 2 or largest <= WINOGRAD_LARGEST_SUM)
 
     @staticmethod
-    def of(shape: ConvShape, layout: DotLayout, size: int) -> "WinogradPacking":
+    def of(shape: ConvShape, layout: DotLayout, size: int, late: bool = False) -> "WinogradPacking":
         """The cut of `shape`'s filter for `layout`."""
         inputs, outputs = shape.in_channels, shape.out_channels
-        return WinogradPacking(layout, 1, 1, inputs, outputs, size + 2, size + 2, inputs)
+        return WinogradPacking(layout, 1, 1, inputs, outputs, size + 2, size + 2, inputs, late)
 
     @property
     def size(self) -> int:
@@ -351,9 +357,21 @@ class WinogradPacking(ConvPacking):
         """Rows and columns of tiles of an image of the output."""
         return -(-shape.out_height // self.size), -(-shape.out_width // self.size)
 
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Of int16 `packed_shape`; if filters are transformed late, of int8 `(panels, padded_run / depth, 3, 3, lanes,
+        depth)`, which are read from the first to the last."""
+        if not self.late:
+            return self.packed_shape
+        panels, _, _, *cut = self.packed_shape
+        return (panels, cut[0], 3, 3, *cut[1:])
+
     def pack(self, weight: np.ndarray, zeros: np.ndarray | None = None) -> np.ndarray:
-        """Transform and pack int8 `weight` `(out, in, 3, 3)` into `packed_shape` int16; at most 144 * 128 each."""
+        """Cut int8 `weight` `(out, in, 3, 3)` into `stored_shape`; transformed ones are at most 144 * 128 each."""
         assert zeros is None
+        if self.late:
+            plain = replace(self, tap_rows=3, tap_cols=3)
+            return np.ascontiguousarray(ConvPacking.pack(plain, weight).transpose(0, 3, 1, 2, 4, 5))
         rows = _WINOGRAD[self.size]
         wide = np.einsum("ra,oiab,cb->oirc", rows, weight.astype(np.int32), rows)
         return super().pack(wide.astype(np.int16))

@@ -139,10 +139,10 @@ def _direct(context: Context, node: Node, task: KernelTask, macs: int) -> None:
 def _winograd(context: Context, node: Node, task: KernelTask, macs: int) -> None:
     program, attrs, conv = context.program, node.attrs, task.shape
     config = context.config_for(task)
-    packing = winograd_packing(conv, task.target, schedules.WINOGRAD_FAMILIES[task.family])
-    form = topi.WinogradForm(
-        task.in_dtype, _output_form(node, task, packing.layout.packs), config.block, config.columns
-    )
+    size = schedules.WINOGRAD_FAMILIES[task.family]
+    packing = winograd_packing(conv, task.target, size, config.part > 0)
+    output = _output_form(node, task, packing.layout.packs)
+    form = topi.WinogradForm(task.in_dtype, output, config.block, config.columns, config.part)
 
     def make():
         func = topi.qwinograd2d(conv, packing, form)

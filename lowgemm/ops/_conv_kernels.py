@@ -106,7 +106,8 @@ class Winograd(Kernel):
     def function(self, output: Any):
         from lowgemm import schedules, topi
 
-        form = topi.WinogradForm(self.x_dtype, output, self.config.block, self.config.columns)
+        config = self.config
+        form = topi.WinogradForm(self.x_dtype, output, config.block, config.columns, config.part)
         return self._scheduled(topi.qwinograd2d, schedules.schedule_qwinograd2d, form)
 
 
@@ -150,7 +151,7 @@ def kernel_for(
         size = winograd_size(shape, view, threads, WinogradPacking.sizes(filters.values))
     if size is not None:
         fewer = default_winograd_config(shape, target, threads, size)
-        layout = winograd_packing(shape, target, size)
+        layout = winograd_packing(shape, target, size, fewer.part > 0)
         return Winograd(x_dtype, shape, target, fewer, layout, True, False)
     tile = default_conv_config(direct_shape, view, threads)
     staged = needs_stage(direct_shape, merged, x_dtype, tile)

@@ -43,11 +43,42 @@ def prefetch_weights(
 
     def fetching(inside: dict) -> tirx.For:
         step = inside["step"]
-        body = tirx.SeqStmt([prefetch_lines(inside, *job, step.loop_var), step.body])
-        head = (step.loop_var, step.min, step.extent, step.kind, body, step.thread_binding)
-        return tirx.For(*head, step.annotations)
+        return _with_body(
+            step, tirx.SeqStmt([prefetch_lines(inside, *job, step.loop_var), step.body])
+        )
 
     return replace_steps(func, fetching)
+
+
+def prefetch_filters(sch: s_tir.Schedule, loops: dict[str, Any]) -> tvm.tirx.PrimFunc:
+    """The function that also fetches, wherever it transforms a step of filters, the step of the next part.
+
+    `loops` say what the loops around that count: "block" blocks of panels, "part" parts of the run, "panel" and "step".
+    """
+    mark_loops(sch, loops)
+    func = sch.mod["main"]
+    weight = argument(func, "weight")
+
+    def fetching(inside: dict) -> tirx.For:
+        step = inside["step"]
+        var = {role: loop.loop_var for role, loop in inside.items()}
+        panel = var["block"] * int(inside["panel"].extent) + var["panel"]
+        # Behind the last part lies the next panel.
+        ahead = (var["part"] + 1) * int(step.extent) + var["step"]
+        rows = [_fetch(weight, [panel, ahead, row, 0, 0, 0]) for row in range(3)]
+        return _with_body(step, tirx.SeqStmt([*rows, step.body]))
+
+    return replace_steps(func, fetching)
+
+
+def _fetch(buffer, at: list):
+    address = tirx.address_of(tirx.BufferLoad(buffer, at))
+    return tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, *_KIND))
+
+
+def _with_body(loop: tirx.For, body) -> tirx.For:
+    head = (loop.loop_var, loop.min, loop.extent, loop.kind, body, loop.thread_binding)
+    return tirx.For(*head, loop.annotations)
 
 
 def prefetch_lines(loops: dict, buffer, vectors: int, steps: int, apart: int, stretch):
@@ -65,6 +96,4 @@ def prefetch_lines(loops: dict, buffer, vectors: int, steps: int, apart: int, st
     panel = panel * vectors + line // each_panel
     step = stretch * steps + line % each_panel * apart
     at = [panel, var["tap_row"], var["tap_column"], step, 0, 0]
-    address = tirx.address_of(tirx.BufferLoad(buffer, at))
-    fetch = tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, *_KIND))
-    return tirx.For(each, 0, share, tirx.ForKind.SERIAL, fetch)
+    return tirx.For(each, 0, share, tirx.ForKind.SERIAL, _fetch(buffer, at))

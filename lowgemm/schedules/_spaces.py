@@ -32,6 +32,8 @@ _MOST_WASTE = 1.3
 # Each block size is at least so many times the one before.
 _BLOCK_STEP = 2.5
 _UNROLLS = (1, 2, 4)
+# Channels whose filters Winograd's kernels transform at a time.
+_PARTS = (8, 16, 32, 64)
 # Unrolled dot products beyond which code no longer fits the decoded instructions a CPU holds.
 _MOST_UNROLLED = 64
 
@@ -93,15 +95,17 @@ def winograd_space(
         ("panels", down, False),
         ("panels", down, True),
     ]
+    parts = [part for part in _PARTS if packing.padded_run % part == 0]
     configs = (
-        WinogradConfig(columns, vectors, unroll, order, block, chunk * vectors, prefetch)
+        WinogradConfig(columns, vectors, unroll, order, block, chunk * vectors, prefetch, part)
         for vectors in _divisors(panels, 4)
         for columns in range(1, 17)
         if columns * vectors >= _FEWEST_ACCUMULATORS
         for chunk in _divisors(panels // vectors, panels)
         for order, block, prefetch in orders
+        for part in ((0, *parts) if (order, prefetch, chunk) == ("panels", True, 1) else (0,))
         for unroll in _UNROLLS
-        if pairs % unroll == 0 and unroll * columns * vectors <= 32
+        if (part // 2 or pairs) % unroll == 0 and unroll * columns * vectors <= 32
     )
     yield from _fitting(configs, lambda config: check_winograd_config(shape, target, config, size))
 

@@ -91,7 +91,7 @@ def order_sums(sch: s_tir.Schedule, acc, packing: ConvPacking, dot: Dot, unroll:
     *_, row, column, o = loops[:-reduced]
     vector, lane = sch.split(o, [None, dot.lanes])
     depth = dot.summed * dot.depth
-    unroll = largest_divisor(packing.padded_run // depth, unroll)
+    unroll = largest_divisor(extent(sch, j) // depth, unroll)
     outer, inner, k = sch.split(j, [None, unroll, depth])
     sch.reorder(*taps, outer, inner, row, column, vector, lane, k)
     return Sums(taps, outer, [inner, row, column, vector], lane)

@@ -13,6 +13,7 @@ for block (parallel):                     a block of rows of tiles, or a block o
 """
 
 from math import gcd
+from typing import Any
 
 import tvm
 from tvm import s_tir
@@ -20,7 +21,7 @@ from tvm import s_tir
 from lowgemm import intrin
 from lowgemm.packing import ConvShape, WinogradPacking
 from lowgemm.schedules import _steps
-from lowgemm.schedules._prefetch import prefetch_weights
+from lowgemm.schedules._prefetch import prefetch_filters, prefetch_weights
 from lowgemm.targets import CpuTarget
 from lowgemm.tiling import SERIAL_MACS, WinogradConfig, check_winograd_config
 from lowgemm.topi import WinogradForm
@@ -62,9 +63,12 @@ def schedule_qwinograd2d(
 
     products = sch.get_sblock("products")
     sch.compute_at(products, outer[-1], preserve_unit_loops=True)
-    *_, r, c, g, u, o = sch.get_loops(products)
+    *_, r, c, g, u, o = sch.get_loops(products)[: -1 if packing.late else None]
     p, pi, lane = sch.split(o, [None, config.vectors, lanes])
     sch.reorder(r, c, p, g, u, pi, lane)
+    if packing.late:
+        part = sch.get_loops(products)[-1]
+        sch.reorder(part, r, c, p, g, u, pi, lane)
     acc = sch.get_sblock("acc")
     sch.compute_at(acc, g, preserve_unit_loops=True)
     for loop in (u, pi):
@@ -85,10 +89,16 @@ def schedule_qwinograd2d(
         parallel(pb)
         *rows, row = sch.get_loops(stage)
         parallel(sch.fuse(*rows))
+    if packing.late:
+        fetched = {"block": pb, "part": part, **_order_filters(sch, part)}
+        init = sch.decompose_reduction(products, part)
+        sch.vectorize(sch.get_loops(init)[-1])
     _steps.vectorize_padded(sch, stage, row, shape.in_channels)
     _steps.sum_in_registers(sch, acc, steps, dot)
     if not config.prefetch:
         return sch.mod["main"]
+    if packing.late:
+        return prefetch_filters(sch, fetched)
     loops = {"block": pb, "panel": p, "row": g, "tap_row": r, "tap_column": c}
     # A line of memory at a time.
     return prefetch_weights(sch, steps, dot, config.vectors, loops, 64 // (4 * lanes))
@@ -108,15 +118,34 @@ def _order_sums(sch: s_tir.Schedule, sums, lanes: int) -> None:
     sch.vectorize(half_lane)
 
 
+def _order_filters(sch: s_tir.Schedule, part) -> dict[str, Any]:
+    """Transform the filters of a part of the channels, all taps of a vector of them at once.
+
+    Returns the loops over panels and over steps of the run.
+    """
+    filters = sch.get_sblock("filters")
+    sch.compute_at(filters, part, preserve_unit_loops=True)
+    *_, p, r, c, k, o, d = sch.get_loops(filters)
+    sch.reorder(p, k, r, c, o, d)
+    half = sch.get_sblock("half_filters")
+    sch.compute_at(half, k, preserve_unit_loops=True)
+    *_, hr, hx, _, ho, hd = sch.get_loops(half)
+    for loop in (r, c, hr, hx):
+        sch.unroll(loop)
+    sch.vectorize(sch.fuse(o, d))
+    sch.vectorize(sch.fuse(ho, hd))
+    return {"panel": p, "step": k}
+
+
 def _order_moved(sch: s_tir.Schedule, moved):
     """Transform a vector of channels of one tile after the other, all results of it at once.
 
     Returns the loop over tiles.
     """
-    *outer, r, c, g, u, j = sch.get_loops(moved)
+    *outer, h, r, c, g, u, j = sch.get_loops(moved)
     width = _steps.vector_width(_steps.extent(sch, j), 16)
     jo, ji = sch.split(j, [None, width])
-    sch.reorder(g, u, jo, r, c, ji)
+    sch.reorder(g, u, h, jo, r, c, ji)
     half = sch.get_sblock("half")
     sch.compute_at(half, jo, preserve_unit_loops=True)
     *_, hr, hx, hj = sch.get_loops(half)

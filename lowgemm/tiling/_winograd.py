@@ -19,14 +19,19 @@ _MOVE = {2: 153.0, 4: 620.0}  # the input of a tile, 16 channels
 _SUM = {2: 88.0, 4: 430.0}  # the output of a tile, a vector of channels
 _DIRECT_SUM = 30.0  # the same of a direct kernel
 _TILE = 20.0  # a register tile, before and after its sum
-_LINE = 14.0  # a line of weights
-_LINE_FAR = 29.0  # a line of `_FAR` and more, which other layers drive out of the last cache
+_LINE = 20.0  # a line of weights
+_LINE_FAR = 35.0  # a line of `_FAR` and more, which other layers drive out of the last cache
 _AGAIN = 4.0  # the same, if not from L2, read once more
+_FILTER = {2: 45.0, 4: 90.0}  # to transform a vector of filters
 # Four products a lane, by how many groups of four 16 bits may sum.
 _DIRECT = {0: 4.8, 1: 3.6, 2: 3.1}
 _NEAR = 256 * 1024
-_FAR = 4 << 20
+_FAR = 2 << 20
 _HELD = 128 * 1024
+_FIRST = 24 * 1024
+# Channels of a part.
+_PARTS = range(8, 72, 8)
+_PART = 32
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,9 @@ class WinogradConfig:
     unrolled. `order` is "rows" (a parallel block is `block` rows of tiles with all outputs) or "panels" (a parallel
     block is `panels` vectors of outputs). The products of `block` rows of tiles with `panels` vectors are kept at a
     time. `prefetch` fetches the next panel of weights.
+
+    With a `part`, filters are stored as they are, and the kernel transforms those of so many channels at a time, for a
+    block of panels; `prefetch` then fetches the next part.
     """
 
     columns: int
@@ -46,10 +54,13 @@ class WinogradConfig:
     block: int
     panels: int
     prefetch: bool
+    part: int = 0
 
     def __post_init__(self) -> None:
         if min(self.columns, self.vectors, self.unroll, self.block, self.panels) < 1:
             raise ValueError(f"{self}: every knob is at least 1")
+        if self.part < 0:
+            raise ValueError(f"{self}: a part is some channels, or 0")
         if self.order not in ("rows", "panels"):
             raise ValueError(f'order is "rows" or "panels", not "{self.order}"')
         if self.panels % self.vectors:
@@ -101,9 +112,11 @@ def winograd_size(
     return found
 
 
-def winograd_packing(shape: ConvShape, target: CpuTarget, size: int) -> WinogradPacking:
-    """The layout of the transformed weight."""
-    return WinogradPacking.of(shape, dot_layout(target, conv_lanes(shape, target)), size)
+def winograd_packing(
+    shape: ConvShape, target: CpuTarget, size: int, late: bool = False
+) -> WinogradPacking:
+    """The layout of the weight, transformed or to be transformed `late`."""
+    return WinogradPacking.of(shape, dot_layout(target, conv_lanes(shape, target)), size, late)
 
 
 def default_winograd_config(
@@ -134,6 +147,10 @@ def check_winograd_config(
     packing = winograd_packing(shape, target, size)
     if packing.panels % config.panels:
         raise ValueError(f"{config}: {config.panels} panels do not divide {packing.panels}")
+    if config.part and packing.padded_run % config.part:
+        raise ValueError(f"{config}: {config.part} channels do not divide {packing.padded_run}")
+    if config.part % packing.layout.depth:
+        raise ValueError(f"{config}: an instruction takes {packing.layout.depth} channels")
     if config.block > packing.tiles(shape)[0]:
         raise ValueError(f"{config}: there are fewer rows of tiles")
 
@@ -147,8 +164,9 @@ def _options(shape: ConvShape, target: CpuTarget, size: int) -> Iterator[Winogra
     most = target.registers // 2
     # Tiles of 4x4 gain nothing from it (28x28, 128 channels, in a model: 490 us without, 510 with).
     far = size == 2 and 2 * taps * shape.in_channels * shape.out_channels > _NEAR
-    for vectors in (v for v in (1, 2, 4) if panels % v == 0):
+    for vectors in (v for v in (1, 2, 3, 4) if panels % v == 0):
         for columns in {most // vectors, (most - 1) // vectors}:
+            tile = (columns, vectors, unroll)
             for block in range(1, down + 1):
                 held = taps * block * across * target.lanes * 4
                 chunks = [
@@ -158,10 +176,27 @@ def _options(shape: ConvShape, target: CpuTarget, size: int) -> Iterator[Winogra
                 ]
                 # Weights that are read again and again are near after the first time.
                 once = far and block == down and shape.batch == 1
-                tile = (columns, vectors, unroll)
                 yield WinogradConfig(*tile, "rows", block, chunks[-1], once)
             for chunk in reversed(chunks):
-                yield WinogradConfig(columns, vectors, unroll, "panels", down, chunk, far)
+                yield WinogradConfig(*tile, "panels", down, chunk, far)
+            part = _part(packing, vectors, down * across)
+            if part and shape.batch == 1:
+                yield WinogradConfig(columns, vectors, 2, "panels", down, vectors, True, part)
+
+
+def _part(packing: WinogradPacking, vectors: int, tiles: int) -> int:
+    """The most channels whose filters, with the data and the products of so many tiles, stay in the first cache; 0 if
+    no part divides the channels."""
+    parts = [n for n in _PARTS if packing.padded_run % n == 0]
+    fitting = [n for n in parts if _part_bytes(packing, n, vectors, tiles) <= _FIRST]
+    # Where products do not, parts are large, so that these are read and written less often.
+    return max(fitting or [n for n in parts if n <= _PART], default=0)
+
+
+def _part_bytes(packing: WinogradPacking, part: int, vectors: int, tiles: int) -> int:
+    """Of the data, the transformed filters and the products of a part."""
+    outputs = vectors * packing.layout.lanes
+    return packing.tap_rows**2 * (2 * part * (outputs + tiles) + 4 * outputs * tiles)
 
 
 def _lines(weights: int, reads: int = 1) -> float:
@@ -182,14 +217,21 @@ def _cost(
     dots = config.columns * config.vectors
     # Products and sums; broadcasts of pairs; weights.
     step = 1.74 * dots + 0.72 * (config.columns + config.vectors)
-    sums = taps * groups * panels / config.vectors * (-(-channels // 2) * step + _TILE)
+    pairs, parts = -(-channels // 2), packing.padded_run // config.part if config.part else 1
+    sums = taps * groups * panels / config.vectors * (pairs * step + parts * _TILE)
     kept = taps * config.block * across * channels * 2
     rows = config.order == "rows"
     if not rows:
         kept *= shape.batch
     sums *= 1 + 0.1 * max(0.0, kept / _NEAR - 1)
     reads = blocks if rows else 1
-    lines = _lines(2 * taps * channels * panels * target.lanes, reads)
+    filters = channels * panels * target.lanes
+    if config.part:
+        if _part_bytes(packing, config.part, config.panels, kept // (2 * taps * channels)) > _FIRST:
+            sums *= 1.2
+        lines = _lines(9 * filters, reads) + _FILTER[size] * pairs * panels * reads
+    else:
+        lines = _lines(2 * taps * filters, reads)
     edges = _MOVE[size] * groups * config.columns * -(-channels // 16)
     outputs = _SUM[size] * shape.batch * down * across * panels
     loss = parallel_loss(blocks if rows else panels // config.panels, threads)

@@ -19,20 +19,23 @@ def accumulated(
     packing: ConvPacking,
     taps: tuple = (),
     tap: Callable | None = None,
+    part: tuple[int, Callable] | None = None,
 ) -> te.Tensor:
     """acc[.., o] = sum_{r, c, j} left[.., o, j] * W[o, r, c, j] modulo 2^32: the block `acc`, over `axes`.
 
     `left` gets the indices of all axes and j, of a run that is padded. `taps` are the reduction axes (r, c) of a filter
-    window; without them the window is one tap, or what `tap` says of the indices of all axes.
+    window; without them the window is one tap, or what `tap` says of the indices of all axes. `part` is how long a part
+    of the run is summed, and where it begins by the indices of all axes.
     """
     lanes, depth = packing.layout.lanes, packing.layout.depth
-    j = te.reduce_axis((0, packing.padded_run), "j")
+    length, begin = part or (packing.padded_run, lambda *_: 0)
+    step = te.reduce_axis((0, length), "j")
 
     def element(*at):
-        o = at[-1]
+        o, j = at[-1], begin(*at) + step
         r, c = tap(*at) if tap else taps or (0, 0)
         w = weights[o // lanes, r, c, j // depth, o % lanes, j % depth]
-        return te.sum(left(*at, j).astype("int32") * w.astype("int32"), axis=[*taps, j])
+        return te.sum(left(*at, j).astype("int32") * w.astype("int32"), axis=[*taps, step])
 
     return block("acc", axes, extents, element)
 

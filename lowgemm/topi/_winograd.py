@@ -20,13 +20,15 @@ class WinogradForm:
     """The variant of the operator.
 
     A tile is `packing.size` pixels of the output each way. `rows` of them are a block; a kernel holds `columns` tiles
-    of a block at a time, and the blocks are defined on as many tiles as make whole ones.
+    of a block at a time, and the blocks are defined on as many tiles as make whole ones. If filters are transformed
+    late, those of `part` channels are at a time.
     """
 
     in_dtype: str
     output: OutputForm
     rows: int
     columns: int
+    part: int = 0
 
 
 def qwinograd2d(
@@ -47,11 +49,13 @@ def qwinograd2d(
     (`WinogradPacking.sizes`). (Winograd's minimal filtering, as Lavin and Gray, arXiv:1509.09308, write it down.)
 
     Arguments of the function, in order:
-        data `(batch, height, width * in_channels)` u8 or s8; weight `packing.packed_shape` s16; pad int32 `(1,)`;
+        data `(batch, height, width * in_channels)` u8 or s8; weight `packing.stored_shape` s16, or s8 if
+        filters are transformed late; pad int32 `(1,)`;
         those of the output stage (columns: `panels * lanes`); dst `(batch, oh, ow, out_channels)`.
 
-    Block names that the schedule looks for: `stage` (padded input), `half` (B^T d), `moved` (V), `acc` (M, as it is
-    summed), `products` (M, as it is kept), `half_sums` (A^T M), `sums` (acc), `codes` and `dst`.
+    Block names that the schedule looks for: `stage` (padded input), `half` (B^T d), `moved` (V), `half_filters` (G w),
+    `filters` (U), `acc` (M, as a part of it is summed), `products` (M, as it is kept), `half_sums` (A^T M), `sums`
+    (acc), `codes` and `dst`.
     """
     lanes, channels = packing.layout.lanes, shape.in_channels
     size, taps = packing.size, packing.tap_rows
@@ -59,7 +63,8 @@ def qwinograd2d(
     data = te.placeholder(
         (shape.batch, shape.height, shape.width * channels), form.in_dtype, name="data"
     )
-    weight = te.placeholder(packing.packed_shape, packing.layout.rhs, name="weight")
+    stored_type = "int8" if packing.late else packing.layout.rhs
+    weight = te.placeholder(packing.stored_shape, stored_type, name="weight")
     pad = te.placeholder((1,), "int32", name="pad")
 
     down, across = packing.tiles(shape)
@@ -77,21 +82,38 @@ def qwinograd2d(
         top, left = (b * form.rows + t // across) * size, t % across * size
         return moved_by(r, lambda y: source(n, top + y, (left + x) * channels + j))
 
-    def move(n, b, r, c, g, u, j):
-        return moved_by(c, lambda x: half(n, b, g, u, r, x, j))
-
     # TVM takes the parentheses off nested sums, and each result would be a sum of its own: so by halves.
     half = block("half", "n b g u r x j", (*count, taps, taps, packing.padded_run), halve)
-    moved = block(
-        "moved", "n b r c g u j", (*count[:2], taps, taps, *count[2:], packing.padded_run), move
+    length = form.part or packing.padded_run
+    parts = (*count[:2], packing.padded_run // length, taps, taps, *count[2:])
+
+    def move(n, b, h, r, c, g, u, j):
+        return moved_by(c, lambda x: half(n, b, g, u, r, x, h * length + j))
+
+    moved = block("moved", "n b h r c g u j", (*parts, length), move)
+
+    def left(n, b, h, r, c, g, u, o, j):
+        return moved(n, b, h, r, c, g, u, j - h * length)
+
+    filters = _transformed(weight, packing) if packing.late else weight
+    acc = accumulated(
+        "n b h r c g u o",
+        (*parts, packing.panels * lanes),
+        left,
+        filters,
+        packing,
+        tap=lambda *at: at[3:5],
+        part=(length, lambda *at: at[2] * length),
     )
-
-    def left(n, b, r, c, g, u, o, j):
-        return moved(n, b, r, c, g, u, j)
-
     held = (*count[:2], taps, taps, *count[2:], packing.panels * lanes)
-    acc = accumulated("n b r c g u o", held, left, weight, packing, tap=lambda *at: at[2:4])
-    products = block("products", "n b r c g u o", held, lambda *at: acc(*at))
+    h = te.reduce_axis((0, parts[2]), "h")
+
+    def product(n, b, r, c, g, u, o):
+        if not packing.late:
+            return acc(n, b, 0, r, c, g, u, o)
+        return _wrapping_total(acc(n, b, h, r, c, g, u, o), axis=h)
+
+    products = block("products", "n b r c g u o", held, product)
 
     def half_sum(n, y, x, c, o):
         t = y % (size * form.rows) // size * across + x
@@ -116,6 +138,52 @@ def qwinograd2d(
     holds = ragged and form.output.eight_bit and not form.output.residual
     dst = stored("n y x o", out_shape, element, whole if holds else None)
     return te.create_prim_func([data, weight, pad, *stage.args, dst])
+
+
+def _transformed(weight: te.Tensor, packing: WinogradPacking) -> te.Tensor:
+    """U = G w G^T of int8 filters w, modulo 2^16, which it fits."""
+    row_of = _filter_4 if packing.size == 2 else _filter_6
+    panels, taps, _, *cut = packing.packed_shape
+
+    def halve(p, r, x, k, o, d):
+        return row_of(r, lambda y: weight[p, k, y, x, o, d].astype("int16"))
+
+    half = block("half_filters", "p r x k o d", (panels, taps, 3, *cut), halve)
+
+    def whole(p, r, c, k, o, d):
+        return row_of(c, lambda x: half(p, r, x, k, o, d))
+
+    return block("filters", "p r c k o d", packing.packed_shape, whole)
+
+
+def _filter_4(k, at: Callable):
+    """Row `k` of 2 G of F(2, 3) times (at(0), at(1), at(2)): 2 0, 0 + 2 +- 1, 2 2."""
+    plus, minus = (partial(f, kind="int16") for f in (wrapping_sum, wrapping_difference))
+    ends = plus(at(0), at(2))
+    return _chosen(k, [at(0) << 1, plus(ends, at(1)), minus(ends, at(1)), at(2) << 1])
+
+
+def _filter_6(k, at: Callable):
+    """Row `k` of 24 G of F(4, 3), the last one half, times (at(0), at(1), at(2)): 6 0, -4 (0 + 2 +- 1),
+    0 + 4 2 +- 2 1, 12 2."""
+    plus, minus = (partial(f, kind="int16") for f in (wrapping_sum, wrapping_difference))
+    ends, middle = plus(at(0), at(2)), at(1) << 2
+    near = ends * tirx.const(-4, "int16")
+    far, twice = plus(at(0), at(2) << 2), at(1) << 1
+    return _chosen(
+        k,
+        [
+            at(0) * tirx.const(6, "int16"),
+            minus(near, middle),
+            plus(near, middle),
+            plus(far, twice),
+            minus(far, twice),
+            at(2) * tirx.const(12, "int16"),
+        ],
+    )
+
+
+_wrapping_total = te.comm_reducer(lambda a, b: wrapping_sum(a, b), lambda kind: tirx.const(0, kind))
 
 
 def _moved_4(k, at: Callable):

@@ -186,6 +186,7 @@ def _winograd(task: KernelTask, config: Any) -> dict[str, float]:
         "unroll": config.unroll,
         "panels": float(panels),
         "prefetch": float(config.prefetch),
+        "part": config.part,
         "block": config.block,
         "held panels": config.panels,
         "accumulators": dots,

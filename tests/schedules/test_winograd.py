@@ -18,6 +18,7 @@ from lowgemm.tiling import (
     WinogradConfig,
     check_winograd_config,
     default_winograd_config,
+    winograd_packing,
     winograd_size,
     winograd_takes,
 )
@@ -41,6 +42,9 @@ CONFIGS = {
     "one-block": WinogradConfig(3, 2, 1, "rows", 3, 2, True),
     "panels": WinogradConfig(4, 2, 1, "panels", 3, 2, True),
     "blocks-inside-panels": WinogradConfig(4, 2, 1, "panels", 1, 4, False),
+    "late": WinogradConfig(4, 2, 1, "panels", 3, 2, False, 4),
+    "late-fetched": WinogradConfig(8, 1, 2, "panels", 3, 1, True, 8),
+    "late-in-rows": WinogradConfig(4, 2, 2, "rows", 1, 4, False, 16),
 }
 
 
@@ -79,6 +83,14 @@ def test_tails_are_exact_with_every_output(
     level: str, in_dtype: str, out_dtype: str, residual: str | None, fewer
 ) -> None:
     check(ODD, level, in_dtype, out_dtype, residual=residual)
+
+
+@pytest.mark.parametrize("level", isas(*WITHOUT_VNNI))
+def test_filters_are_transformed_late_with_tails_and_batches(level: str, fewer) -> None:
+    """The last part of the run is half a pair of channels, and vectors of outputs stick out."""
+    config = WinogradConfig(4, 1, 1, "panels", 1, 1, True, 2)
+    fewer.setattr(schedules, "default_config", lambda task: config)
+    check(ODD, level, "int8", "uint8", residual="int8", kinds=("random", "extreme"))
 
 
 @pytest.mark.parametrize("level", isas(*WITHOUT_VNNI))
@@ -133,6 +145,19 @@ def test_threads_do_not_meet(order: str, threads: int, tmp_path, fewer) -> None:
 
 
 @pytest.mark.parametrize("level", isas(*WITHOUT_VNNI))
+def test_operators_transform_filters_late(level: str, fewer) -> None:
+    config = WinogradConfig(4, 1, 2, "panels", 1, 1, True, 8)
+    fewer.setattr(_conv_kernels, "default_winograd_config", lambda *_: config)
+    rng = np.random.default_rng(1)
+    w = rng.integers(-128, 128, (24, 40, 3, 3), np.int8)
+    packed = ops.pack_conv(w, x_zero_point=3, padding=1, target=level)
+    for batch in (1, 2):
+        x = rng.integers(0, 256, (batch, 9, 10, 40), np.uint8)
+        acc = reference.conv_i32(x, w, 3, np.zeros(24, np.int64), (1, 1), (1,) * 4, (1, 1), 1)
+        assert (packed(x) == acc).all()
+
+
+@pytest.mark.parametrize("level", isas(*WITHOUT_VNNI))
 def test_operators_take_it_with_a_table_and_batches(level: str, fewer) -> None:
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (3, 5, 8, 9), np.uint8)
@@ -181,6 +206,9 @@ def test_levels_with_vnni_have_no_use_for_it(level: str) -> None:
         ({"block": 29}, "there are fewer rows of tiles"),
         ({"order": "tiles"}, 'order is "rows" or "panels", not "tiles"'),
         ({"unroll": 0}, "every knob is at least 1"),
+        ({"part": -2}, "a part is some channels, or 0"),
+        ({"part": 24}, "24 channels do not divide 64"),
+        ({"part": 1}, "an instruction takes 2 channels"),
     ],
 )
 def test_configurations_that_do_not_fit_are_refused(change: dict, reason: str) -> None:
@@ -206,6 +234,22 @@ def test_kernels_are_chosen_by_cost() -> None:
     small = replace(SQUARE, height=6, width=6)
     sizes = [winograd_size(shape, target, 1, (2, 4)) for shape in (SQUARE, small, tiny, few)]
     assert sizes == [4, 2, None, None]
+
+
+def test_large_filters_are_transformed_late() -> None:
+    """An eighth of the bytes is read, if there are enough of them to make up for it, and of few pixels."""
+    target = LEVELS["avx2"]
+    sides = {64: 56, 128: 28, 256: 14, 512: 7}
+    shapes = [
+        replace(SQUARE, height=side, width=side, in_channels=n, out_channels=n)
+        for n, side in sides.items()
+    ]
+    configs = [default_winograd_config(shape, target, 1, 4) for shape in shapes]
+    assert [config.part > 0 for config in configs] == [False, False, True, True]
+    late, early = (winograd_packing(shapes[2], target, 4, late) for late in (True, False))
+    w = np.random.default_rng(0).integers(-128, 128, (256, 256, 3, 3), np.int8)
+    assert early.pack(w).nbytes == 8 * late.pack(w).nbytes == 8 * w.nbytes
+    assert late.pack(w).shape == late.stored_shape and early.pack(w).shape == early.stored_shape
 
 
 def test_what_alone_is_tuned_is_taken() -> None:
