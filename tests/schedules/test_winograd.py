@@ -126,8 +126,8 @@ def test_what_fits_tiles_of_4x4_is_exact_to_the_last_unit(
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("order", ["rows", "panels"])
-def test_threads_do_not_meet(order: str, threads: int, tmp_path, fewer) -> None:
+@pytest.mark.parametrize(("order", "part"), [("rows", 0), ("panels", 0), ("panels", 8)])
+def test_threads_do_not_meet(order: str, part: int, threads: int, tmp_path, fewer) -> None:
     """Two threads, with more blocks than either claims at once."""
     import lowgemm
     from lowgemm.tune._build import build
@@ -136,7 +136,7 @@ def test_threads_do_not_meet(order: str, threads: int, tmp_path, fewer) -> None:
     shape = ConvShape(1, 24, 24, 32, 64, (3, 3), padding=(1, 1, 1, 1))
     assert shape.macs >= 1_000_000
     task = KernelTask("qwinograd2d", shape, "uint8", "uint8", "int8", LEVELS["avx2"], threads)
-    config = WinogradConfig(4, 2, 2, order, 1 if order == "rows" else 12, 2, False)
+    config = WinogradConfig(4, 2, 2, order, 1 if order == "rows" else 12, 2, False, part)
     build(task, config, tmp_path / "task.so")
     made = problem(task)
     net = lowgemm.load(tmp_path / "task.so", threads=threads)
