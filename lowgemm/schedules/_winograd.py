@@ -3,10 +3,12 @@
 for block (parallel):                     a block of rows of tiles, or a block of weight panels
   stage the block's input, and transform it: 16 or 36 matrices of tiles by channels
   for panels:
-    for matrices, vectors, tiles:
-      acc[tiles, vectors] = 0             registers
-      for k:  acc += dot(broadcast pair of channels, weight vector)
-      products = acc
+    for parts of the channels:            one, unless filters are transformed here
+      transform the part's filters
+      for matrices, vectors, tiles:
+        acc[tiles, vectors] = 0           registers
+        for k:  acc += dot(broadcast pair of channels, weight vector)
+        products += acc
     for tile, vectors:
       sums[2, 2, vectors] or [4, 4, vectors] = the products transformed
       for row, column, vector:  dst = epilogue(sums)

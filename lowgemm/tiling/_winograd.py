@@ -28,8 +28,8 @@ _DIRECT = {0: 4.8, 1: 3.6, 2: 3.1}
 _NEAR = 256 * 1024
 _FAR = 2 << 20
 _HELD = 128 * 1024
+# What a part should take of the first cache; channels that a part may have, and has at most where it takes more.
 _FIRST = 24 * 1024
-# Channels of a part.
 _PARTS = range(8, 72, 8)
 _PART = 32
 
