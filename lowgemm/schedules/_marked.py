@@ -33,6 +33,12 @@ def with_body(block, body):
     return s_tir.SBlock(*fields, block.alloc_buffers, block.match_buffers, block.annotations)
 
 
+def with_loop_body(loop: tirx.For, body, annotations: dict | None = None) -> tirx.For:
+    """The loop `loop` around `body`, with other `annotations` if they are given."""
+    head = (loop.loop_var, loop.min, loop.extent, loop.kind, body, loop.thread_binding)
+    return tirx.For(*head, loop.annotations if annotations is None else annotations)
+
+
 def _rewrite(stmt, loops: dict, replace: Callable):
     if isinstance(stmt, tirx.SeqStmt):
         return tirx.SeqStmt([_rewrite(each, loops, replace) for each in stmt.seq])
@@ -47,6 +53,5 @@ def _rewrite(stmt, loops: dict, replace: Callable):
     role = annotations.pop(_MARK, None)
     inside = {**loops, str(role): stmt} if role else loops
     body = _rewrite(stmt.body, inside, replace)
-    head = (stmt.loop_var, stmt.min, stmt.extent, stmt.kind, body, stmt.thread_binding)
-    loop = tirx.For(*head, annotations)
+    loop = with_loop_body(stmt, body, annotations)
     return replace({**inside, "step": loop}) if role == "step" else loop

@@ -19,7 +19,13 @@ from tvm import s_tir, tirx
 from lowgemm import intrin
 from lowgemm.intrin import Dot
 from lowgemm.schedules import _steps
-from lowgemm.schedules._marked import argument, mark_loops, replace_steps, with_body
+from lowgemm.schedules._marked import (
+    argument,
+    mark_loops,
+    replace_steps,
+    with_body,
+    with_loop_body,
+)
 from lowgemm.schedules._prefetch import prefetch_lines
 from lowgemm.schedules._steps import Sums
 
@@ -100,8 +106,7 @@ class _Tile:
         for loop in (self.depth, self.lane, self.vectors):
             nest = tirx.For(loop.loop_var, 0, 1, tirx.ForKind.SERIAL, nest)
         for loop in reversed(self.pixels):
-            head = (loop.loop_var, loop.min, loop.extent, loop.kind)
-            nest = tirx.For(*head, nest, None, loop.annotations)
+            nest = with_loop_body(loop, nest)
         return tirx.For(step, 0, trips, tirx.ForKind.SERIAL, nest)
 
     def _statements(self, words: list) -> list:

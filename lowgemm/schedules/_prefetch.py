@@ -8,7 +8,7 @@ from tvm import s_tir, tirx
 
 from lowgemm.intrin import Dot
 from lowgemm.schedules import _steps
-from lowgemm.schedules._marked import argument, mark_loops, replace_steps
+from lowgemm.schedules._marked import argument, mark_loops, replace_steps, with_loop_body
 from lowgemm.schedules._steps import Sums
 
 # For reading, into the second cache (x86's prefetcht1): the first is full of the present panel. Data, not code.
@@ -43,9 +43,8 @@ def prefetch_weights(
 
     def fetching(inside: dict) -> tirx.For:
         step = inside["step"]
-        return _with_body(
-            step, tirx.SeqStmt([prefetch_lines(inside, *job, step.loop_var), step.body])
-        )
+        lines = prefetch_lines(inside, *job, step.loop_var)
+        return with_loop_body(step, tirx.SeqStmt([lines, step.body]))
 
     return replace_steps(func, fetching)
 
@@ -66,7 +65,7 @@ def prefetch_filters(sch: s_tir.Schedule, loops: dict[str, Any]) -> tvm.tirx.Pri
         # Behind the last part lies the next panel.
         ahead = (var["part"] + 1) * int(step.extent) + var["step"]
         rows = [_fetch(weight, [panel, ahead, row, 0, 0, 0]) for row in range(3)]
-        return _with_body(step, tirx.SeqStmt([*rows, step.body]))
+        return with_loop_body(step, tirx.SeqStmt([*rows, step.body]))
 
     return replace_steps(func, fetching)
 
@@ -74,11 +73,6 @@ def prefetch_filters(sch: s_tir.Schedule, loops: dict[str, Any]) -> tvm.tirx.Pri
 def _fetch(buffer, at: list):
     address = tirx.address_of(tirx.BufferLoad(buffer, at))
     return tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, *_KIND))
-
-
-def _with_body(loop: tirx.For, body) -> tirx.For:
-    head = (loop.loop_var, loop.min, loop.extent, loop.kind, body, loop.thread_binding)
-    return tirx.For(*head, loop.annotations)
 
 
 def prefetch_lines(loops: dict, buffer, vectors: int, steps: int, apart: int, stretch):
