@@ -219,15 +219,13 @@ def _cost(
     step = 1.74 * dots + 0.72 * (config.columns + config.vectors)
     pairs, parts = -(-channels // 2), packing.padded_run // config.part if config.part else 1
     sums = taps * groups * panels / config.vectors * (pairs * step + parts * _TILE)
-    kept = taps * config.block * across * channels * 2
     rows = config.order == "rows"
-    if not rows:
-        kept *= shape.batch
-    sums *= 1 + 0.1 * max(0.0, kept / _NEAR - 1)
+    tiles = config.block * across * (1 if rows else shape.batch)
+    sums *= 1 + 0.1 * max(0.0, 2 * taps * tiles * channels / _NEAR - 1)
     reads = blocks if rows else 1
     filters = channels * panels * target.lanes
     if config.part:
-        if _part_bytes(packing, config.part, config.panels, kept // (2 * taps * channels)) > _FIRST:
+        if _part_bytes(packing, config.part, config.panels, tiles) > _FIRST:
             sums *= 1.2
         lines = _lines(9 * filters, reads) + _FILTER[size] * pairs * panels * reads
     else:
