@@ -562,6 +562,87 @@ class DirectDepthwisePacking:
         return np.ascontiguousarray(np.moveaxis(packed, (2, 1), (0, -1)))
 
 
+@dataclass(frozen=True)
+class GroupedPacking:
+    """Filters of grouped convolutions whose groups are lanes: a vector of activations, as it lies in memory, is
+    multiplied by that of each output.
+
+    Lanes hold `4 * quads` channels in and as many out, of `merged` groups (zeros outside the diagonal): words of four
+    channels are what an instruction multiplies. Two words of a lane are taken out of two vectors by vshufps, which
+    works within 16 bytes, so lanes come in the order of `group`.
+    """
+
+    layout: DotLayout
+    quads: int
+    merged: int
+
+    @staticmethod
+    def of(shape: ConvShape, layout: DotLayout) -> "GroupedPacking | None":
+        """The cut of `shape`'s filter for `layout`; None if groups do not make lanes, or are too few for a vector."""
+        each = shape.in_channels // shape.groups
+        channels = max(4, each)
+        fitting = (
+            channels in (4, 8) and channels % each == 0 and shape.groups % (channels // each) == 0
+        )
+        if not fitting or layout.depth != 4 or shape.in_channels != shape.out_channels:
+            return None
+        packing = GroupedPacking(layout, channels // 4, channels // each)
+        return packing if shape.in_channels >= packing.channels else None
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of a lane."""
+        return 4 * self.quads
+
+    @property
+    def channels(self) -> int:
+        """Channels of a block: those of all lanes."""
+        return self.outputs * self.layout.lanes
+
+    def blocks(self, channels: int) -> int:
+        """Blocks that hold `channels`."""
+        return -(-channels // self.channels)
+
+    def first(self, block, channels: int, least=min):
+        """The first channel of a block: the last one overlaps the one before rather than stick out."""
+        return least(block * self.channels, channels - self.channels)
+
+    @property
+    def group(self) -> list[int]:
+        """Which of a block's groups each lane holds."""
+        lanes = range(self.layout.lanes)
+        if self.quads == 1:
+            return list(lanes)
+        half = self.layout.lanes // 2
+        return [lane % 4 // 2 * half + lane // 4 * 2 + lane % 2 for lane in lanes]
+
+    def pack_channels(self, values: np.ndarray) -> np.ndarray:
+        """`values` `(channels,)` as `(blocks, outputs, lanes)`."""
+        starts = [self.first(b, len(values)) for b in range(self.blocks(len(values)))]
+        each = [values[start : start + self.channels].reshape(-1, self.outputs) for start in starts]
+        return np.ascontiguousarray(np.stack(each)[:, self.group].swapaxes(1, 2))
+
+    def pack(self, weight: np.ndarray) -> np.ndarray:
+        """Pack `(channels, in / groups, [kernel_d,] kernel_h, kernel_w)`, same dtype, into
+        `(blocks, kernel_d * kernel_h, kernel_w, quads, outputs, lanes, 4)`."""
+        channels, each, *_, kernel_w = weight.shape
+        taps = weight.reshape(channels, each, -1, kernel_w)
+        dense = np.zeros((channels, self.outputs, *taps.shape[2:]), weight.dtype)
+        for m in range(self.merged):
+            own = (np.arange(channels) // each) % self.merged == m
+            dense[own, m * each : (m + 1) * each] = taps[own]
+        starts = [self.first(b, channels) for b in range(self.blocks(channels))]
+        split = np.stack([dense[start : start + self.channels] for start in starts])
+        lanes = (len(starts), self.layout.lanes, self.outputs, self.quads, 4, *taps.shape[2:])
+        # (block, lane, output, quad, 4, row, column)
+        ordered = split.reshape(lanes)[:, self.group].transpose(0, 5, 6, 3, 2, 1, 4)
+        return np.ascontiguousarray(ordered)
+
+    def sums_fit(self, packed: np.ndarray) -> bool:
+        """Whether sums of 16 bits hold all products of `packed` weights (see `quant.sums_fit`)."""
+        return sums_fit(packed.reshape(1, -1, 4), 1)
+
+
 def word_type(depth: int) -> str:
     """The dtype of a word of `depth` unsigned bytes."""
     return {2: "uint16", 4: "int32"}[depth]

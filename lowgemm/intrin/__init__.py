@@ -3,10 +3,13 @@
 from lowgemm.intrin._acc16 import saturating_dot as saturating_dot
 from lowgemm.intrin._bfloat16 import bfloat16_dot as bfloat16_dot
 from lowgemm.intrin._bfloat16 import defining_bfloat16_dot as defining_bfloat16_dot
+from lowgemm.intrin._bytes import gather_words as gather_words
 from lowgemm.intrin._bytes import interleave_pair as interleave_pair
 from lowgemm.intrin._bytes import interleave_rows as interleave_rows
 from lowgemm.intrin._bytes import narrow as narrow
 from lowgemm.intrin._bytes import narrow_block as narrow_block
+from lowgemm.intrin._bytes import scatter_words as scatter_words
+from lowgemm.intrin._bytes import transpose_words as transpose_words
 from lowgemm.intrin._dot import Dot as Dot
 from lowgemm.intrin._dot import accumulate_sums as accumulate_sums
 from lowgemm.intrin._dot import broadcast_dot as broadcast_dot
@@ -14,6 +17,7 @@ from lowgemm.intrin._dot import byte_products as byte_products
 from lowgemm.intrin._dot import byte_products_in_memory as byte_products_in_memory
 from lowgemm.intrin._dot import in_memory_code as in_memory_code
 from lowgemm.intrin._dot import lanewise_dot as lanewise_dot
+from lowgemm.intrin._dot import repeated as repeated
 from lowgemm.intrin._int64 import defining_int64 as defining_int64
 from lowgemm.intrin._int64 import int64_cross_products as int64_cross_products
 from lowgemm.intrin._int64 import int64_join as int64_join

@@ -141,6 +141,34 @@ def interleave_pair(a, b) -> list:
     return [T.reinterpret(word, dtype=f"int16x{size // 2}") for word in words]
 
 
+def gather_words(first, second) -> list:
+    """The even and the odd 32-bit words of two vectors of bytes (vshufps): in each 16 bytes two words of each."""
+    size = first.ty.dtype.lanes
+
+    def half(odd: int):
+        words = [
+            side * size + chunk + 8 * pair + 4 * odd
+            for chunk in range(0, size, 16)
+            for side in (0, 1)
+            for pair in (0, 1)
+        ]
+        return tirx.Shuffle([first, second], [word + byte for word in words for byte in range(4)])
+
+    return [half(0), half(1)]
+
+
+def scatter_words(even, odd) -> tuple:
+    """Two vectors from what `gather_words` made of them, or what took its place."""
+    return _unpack(even, odd, even.ty.dtype.lanes, 4)
+
+
+def transpose_words(vector):
+    """vpshufb: byte 4 j + q of each 16 goes to 4 q + j."""
+    size = vector.ty.dtype.lanes
+    quads = [(chunk, q, j) for chunk in range(0, size, 16) for q in range(4) for j in range(4)]
+    return tirx.Shuffle([vector], [chunk + 4 * j + q for chunk, q, j in quads])
+
+
 def _packs(dtype: str, lanes: int) -> tuple[str, str]:
     kind = "us" if dtype == "uint8" else "ss"
     if lanes == 16:

@@ -125,10 +125,9 @@ declare <{words} x i16> @{instruction}(<{bytes} x i8>, <{bytes} x i8>)
 
 
 def byte_products(a, b, lanes: int) -> Any:
-    """vpmaddubsw: four bytes `a` by each lane's four of the vector `b`; sums of two products in 16 bits, saturated."""
-    vector, sums = _repeated(a, lanes), f"int16x{2 * lanes}"
+    """vpmaddubsw: each lane's four bytes of `a` by those of `b`; sums of two products in 16 bits, saturated."""
     instruction = T.llvm_lookup_intrinsic_id(_multiply(lanes))
-    return T.call_llvm_pure_intrin(instruction, vector, b, dtype=sums)
+    return T.call_llvm_pure_intrin(instruction, a, b, dtype=f"int16x{2 * lanes}")
 
 
 def byte_products_in_memory(a, b, lanes: int) -> Any:
@@ -137,7 +136,7 @@ def byte_products_in_memory(a, b, lanes: int) -> Any:
     Each multiplication reads it for itself. LLVM otherwise loads a vector once for all pixels of a tile, into a
     register that an accumulator is then spilled for.
     """
-    return T.call_extern(f"int16x{2 * lanes}", _in_memory(lanes), _repeated(a, lanes), b)
+    return T.call_extern(f"int16x{2 * lanes}", _in_memory(lanes), a, b)
 
 
 def in_memory_code(lanes: int) -> str:
@@ -155,8 +154,8 @@ def accumulate_sums(acc, sums, lanes: int) -> Any:
     )
 
 
-def _repeated(word, lanes: int) -> Any:
-    """Four bytes in each lane."""
+def repeated(word, lanes: int) -> Any:
+    """Four bytes `word` in each lane."""
     whole = T.broadcast(T.reinterpret(word, dtype="int32"), lanes)
     return T.reinterpret(whole, dtype=f"uint8x{4 * lanes}")
 
@@ -187,7 +186,9 @@ def _summed_impl(dot: Dot):
                 C[T.ramp(T.int32(0), 1, lanes)] = accumulate_sums(
                     C.vload([0], dtype=acc_vector),
                     byte_products(
-                        A.vload([0], "uint8x4"), B.vload([0, 0], dtype=f"int8x{4 * lanes}"), lanes
+                        repeated(A.vload([0], "uint8x4"), lanes),
+                        B.vload([0, 0], dtype=f"int8x{4 * lanes}"),
+                        lanes,
                     ),
                     lanes,
                 )
@@ -206,10 +207,12 @@ def _summed_impl(dot: Dot):
             C[T.ramp(T.int32(0), 1, lanes)] = accumulate_sums(
                 C.vload([0], dtype=acc_vector),
                 byte_products(
-                    A.vload([0], "uint8x4"), B.vload([0, 0, 0], dtype=f"int8x{4 * lanes}"), lanes
+                    repeated(A.vload([0], "uint8x4"), lanes),
+                    B.vload([0, 0, 0], dtype=f"int8x{4 * lanes}"),
+                    lanes,
                 )
                 + byte_products(
-                    A.vload([depth], "uint8x4"),
+                    repeated(A.vload([depth], "uint8x4"), lanes),
                     B.vload([1, 0, 0], dtype=f"int8x{4 * lanes}"),
                     lanes,
                 ),

@@ -15,6 +15,7 @@ from lowgemm.packing import (
     ConvShape,
     DepthwisePacking,
     DirectDepthwisePacking,
+    GroupedPacking,
     WinogradPacking,
 )
 from lowgemm.quant import hard_swish_codes
@@ -25,6 +26,8 @@ from lowgemm.tiling import (
     direct_depthwise_packing,
     direct_depthwise_pays,
     direct_depthwise_takes,
+    grouped_fits,
+    grouped_packing,
     row_image,
     summing_target,
     winograd_packing,
@@ -90,7 +93,14 @@ def conv(context: Context, node: Node) -> None:
         }
         tasks = {None: task, **fewer}
         task = context.choose(tasks.pop(size), *tasks.values())
-    emit = _direct if task.family == "qconv2d" else _winograd
+    elif (
+        final is not None
+        and residual is None
+        and grouped_fits(conv, context.target, lambda packing: packing.pack(weight))
+    ):
+        groups = context.task("qgrouped2d", conv, *dtypes, context.target.summing(1))
+        task = context.choose(groups, task)
+    emit = {"qconv2d": _direct, "qgrouped2d": _grouped}.get(task.family, _winograd)
     emit(context, node, task, conv.macs)
 
 
@@ -134,6 +144,24 @@ def _direct(context: Context, node: Node, task: KernelTask, macs: int) -> None:
         f"_{config.rows}x{config.columns}x{config.vectors * config.lanes}_{target.level}"
     )
     _finish_conv(context, node, symbol, args, _out_shape(flat), kernel, macs, task)
+
+
+def _grouped(context: Context, node: Node, task: KernelTask, macs: int) -> None:
+    program, conv = context.program, task.shape
+    config = context.config_for(task)
+    packing = grouped_packing(conv, task.target)
+    assert packing is not None
+    output = _output_form(node, task, True)
+
+    def make():
+        form = (packing, task.in_dtype, output, task.target, config)
+        return schedules.qgrouped2d(conv, *form)
+
+    symbol = program.kernel(task.family, (conv, packing, task.in_dtype, output, config), make)
+    args = _pixel_arguments(context, node, conv, packing)
+    tile = f"{config.pixels}x{packing.channels}"
+    kernel = f"{task.family}_{_kinds(task)}_{tile}_{task.target.level}"
+    _finish_conv(context, node, symbol, args, _out_shape(conv), kernel, macs, task)
 
 
 def _winograd(context: Context, node: Node, task: KernelTask, macs: int) -> None:
@@ -202,6 +230,25 @@ def _stage_arguments(
     return args + _hard_swish_arguments(context, attrs)
 
 
+def _pixel_arguments(
+    context: Context,
+    node: Node,
+    conv: ConvShape,
+    packing: DepthwisePacking | DirectDepthwisePacking | GroupedPacking,
+) -> list[Operand]:
+    """What kernels take that add nothing, and whose input has an axis of pixels and one of channels."""
+    program, attrs = context.program, node.attrs
+    return [
+        program.operand(node.inputs[0], (conv.batch, conv.height, conv.width, conv.in_channels)),
+        program.constant(packing.pack(attrs["weight"])),
+        program.constant(np.array([attrs["in"].zero_point], np.int32)),
+        program.constant(packing.pack_channels(_offset(attrs, flip=True))),
+        program.constant(packing.pack_channels(attrs["scale"])),
+        program.constant(_out_params(attrs)),
+        *_hard_swish_arguments(context, attrs),
+    ]
+
+
 def _hard_swish_arguments(context: Context, attrs: dict) -> list[Operand]:
     swish = attrs.get("hard_swish")
     return [context.program.constant(swish["factors"])] if swish else []
@@ -250,15 +297,7 @@ def _depthwise(context: Context, node: Node, conv: ConvShape) -> None:
 
     program = context.program
     symbol = program.kernel(task.family, (conv, packing, form, config), make)
-    args = [
-        program.operand(node.inputs[0], (conv.batch, conv.height, conv.width, conv.in_channels)),
-        program.constant(packing.pack(attrs["weight"])),
-        program.constant(np.array([attrs["in"].zero_point], np.int32)),
-        program.constant(packing.pack_channels(_offset(attrs, flip=True))),
-        program.constant(packing.pack_channels(attrs["scale"])),
-        program.constant(_out_params(attrs)),
-        *_hard_swish_arguments(context, attrs),
-    ]
+    args = _pixel_arguments(context, node, conv, packing)
     kernel = f"{task.family}_{_kinds(task)}_{'x'.join(map(str, tile))}_{target.level}"
     _finish_conv(context, node, symbol, args, out_shape, kernel, conv.macs, task)
 

@@ -7,21 +7,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lowgemm.packing import ConvPacking, ConvShape, WinogradPacking, dot_layout
+from lowgemm.packing import ConvPacking, ConvShape, GroupedPacking, WinogradPacking, dot_layout
 from lowgemm.targets import CpuTarget
 from lowgemm.tiling import (
     conv_lanes,
     default_conv_config,
     default_depthwise_config,
     default_direct_depthwise_config,
+    default_grouped_config,
     default_winograd_config,
     depthwise_packing,
     direct_depthwise_packing,
     direct_depthwise_pays,
-    direct_depthwise_stores,
+    grouped_fits,
+    grouped_packing,
     interleaving,
     needs_stage,
     summing_target,
+    unstaged_stores,
     winograd_packing,
     winograd_size,
 )
@@ -87,6 +90,17 @@ class DirectDepthwise(Kernel):
         )
 
 
+class Grouped(Kernel):
+    """`schedules.qgrouped2d`."""
+
+    def function(self, output: Any):
+        from lowgemm import schedules
+
+        return schedules.qgrouped2d(
+            self.shape, self.packing, self.x_dtype, output, self.target, self.config
+        )
+
+
 class Direct(Kernel):
     """`topi.qconv2d`."""
 
@@ -121,7 +135,7 @@ def kernel_for(
     """The kernel for a phase of the convolution, which has the geometry `shape` and the output stage `form`."""
     x_dtype, passes, target = filters.x_dtype, filters.passes, filters.target
     if filters.depthwise:
-        if direct_depthwise_pays(shape, target) and direct_depthwise_stores(**form):
+        if direct_depthwise_pays(shape, target) and unstaged_stores(**form):
             tile = default_direct_depthwise_config(shape, target, threads)
             direct = direct_depthwise_packing(shape, target, tile)
             return DirectDepthwise(x_dtype, shape, target, tile, direct, True, True)
@@ -136,6 +150,16 @@ def kernel_for(
         packing = packing_for(view)
         return packing.sums_fit(filters.pack(packing, phase).weight)
 
+    if passes == 1 and unstaged_stores(**form):
+
+        def pack(packing: GroupedPacking):
+            return filters.pack(packing, phase).weight
+
+        if grouped_fits(shape, target, pack):
+            view = target.summing(1)
+            tile = default_grouped_config(shape, view, threads)
+            groups = grouped_packing(shape, view)
+            return Grouped(x_dtype, shape, view, tile, groups, True, True)
     view = summing_target(target, fits)
     # Groups that share a block of weights are one to the direct kernel.
     merged = packing_for(view)

@@ -15,7 +15,7 @@ import numpy as np
 
 from lowgemm.ops._arrays import aligned
 from lowgemm.ops._call import Call, address_of
-from lowgemm.ops._conv_kernels import Depthwise, kernel_for
+from lowgemm.ops._conv_kernels import Depthwise, Grouped, kernel_for
 from lowgemm.ops._library import Library, kernels, runtime
 from lowgemm.ops._output import EIGHT_BIT, Output, stage_arguments
 from lowgemm.ops._phases import Phase, phases, transposed_size
@@ -27,11 +27,12 @@ from lowgemm.packing import (
     ConvShape,
     DepthwisePacking,
     DirectDepthwisePacking,
+    GroupedPacking,
 )
 from lowgemm.targets import CpuTarget
 from lowgemm.tiling import row_image
 
-_Packing = ConvPacking | DepthwisePacking | DirectDepthwisePacking
+_Packing = ConvPacking | DepthwisePacking | DirectDepthwisePacking | GroupedPacking
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +116,7 @@ class Filters:
             if values.ndim == 3:
                 values = values[..., None]
             packed = np.concatenate([packing.pack(part) for part in self._addends(values)], axis=1)
-        elif self.passes == 1:
+        elif isinstance(packing, GroupedPacking) or self.passes == 1:
             packed = packing.pack(values.astype(np.int8))
         else:
             raw = values + per_channel(self.zeros, values.ndim)
@@ -251,10 +252,11 @@ class _Part:
         self.symbol = ""
         self._filters = filters
         shape = _conv_shape(filters, batch, phase)
-        self._data_shape = _data_shape(filters, shape)
         self.other = _window(filters, shape, phase, out_shape)
         self._form = output.form(filters.passes > 1 and not filters.depthwise, False)
         self._kernel = kernel_for(filters, shape, phase, self._form, runtime().threads)
+        pixels = filters.depthwise or isinstance(self._kernel, Grouped)
+        self._data_shape = _data_shape(shape, pixels)
         self.dst = self.other
         if isinstance(self._kernel, Depthwise):
             kernel = self._kernel
@@ -343,10 +345,11 @@ def _two_axes(filters: Filters, batch: int, rows: Axis, columns: Axis) -> ConvSh
     )
 
 
-def _data_shape(filters: Filters, shape: ConvShape) -> tuple[int, ...]:
+def _data_shape(shape: ConvShape, pixels: bool) -> tuple[int, ...]:
+    """The axes of the input, with one of `pixels` and one of channels, or one of both."""
     planes = () if shape.planes == FLAT else (shape.planes.size,)
     outer = (shape.batch, *planes, shape.height)
-    if filters.depthwise:
+    if pixels:
         return (*outer, shape.width, shape.in_channels)
     return (*outer, shape.width * shape.in_channels)
 

@@ -24,6 +24,7 @@ from lowgemm.schedules._embedding import schedule_bags as schedule_bags
 from lowgemm.schedules._float import schedule_float as schedule_float
 from lowgemm.schedules._float_gemm import float_gemm as float_gemm
 from lowgemm.schedules._gemm import schedule_qgemm as schedule_qgemm
+from lowgemm.schedules._grouped import qgrouped2d as qgrouped2d
 from lowgemm.schedules._int64_gemm import int64_gemm as int64_gemm
 from lowgemm.schedules._pointwise import pointwise_width as pointwise_width
 from lowgemm.schedules._pointwise import schedule_pointwise as schedule_pointwise

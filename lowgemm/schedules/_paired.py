@@ -120,7 +120,7 @@ class _Tile:
         for word in words:
             for v in range(self.count):
                 at = element + self.place(word, v // self.paired) * self.dot.depth
-                a = self.left.source.vload([*row, at], "uint8x4")
+                a = intrin.repeated(self.left.source.vload([*row, at], "uint8x4"), lanes)
                 at = [panel + v, *tap, word, 0, 0]
                 if sums[v] is None and v < self.held:
                     b = self.weight.source.vload(at, f"int8x{4 * lanes}")

@@ -14,10 +14,12 @@ from lowgemm.tiling import (
     ConvConfig,
     DepthwiseConfig,
     DirectDepthwiseConfig,
+    GroupedConfig,
     WinogradConfig,
     block_tiles,
     check_depthwise_config,
     check_direct_depthwise_config,
+    check_grouped_config,
     check_winograd_config,
     depthwise_packing,
     winograd_packing,
@@ -80,6 +82,16 @@ def direct_depthwise_space(
     yield from _fitting(
         configs, lambda config: check_direct_depthwise_config(shape, target, config)
     )
+
+
+def grouped_space(shape: ConvShape, target: CpuTarget, threads: int) -> Iterator[GroupedConfig]:
+    """The configurations of `qgrouped2d` for `shape`, on `threads` threads."""
+    configs = (
+        GroupedConfig(pixels, whole)
+        for pixels in range(1, shape.out_width + 1)
+        for whole in (False, True)
+    )
+    yield from _fitting(configs, lambda config: check_grouped_config(shape, target, config))
 
 
 def winograd_space(

@@ -15,20 +15,23 @@ from lowgemm.tiling import (
     ConvConfig,
     DepthwiseConfig,
     DirectDepthwiseConfig,
+    GroupedConfig,
     WinogradConfig,
     check_conv_config,
     check_depthwise_config,
     check_direct_depthwise_config,
+    check_grouped_config,
     check_winograd_config,
     default_conv_config,
     default_depthwise_config,
     default_direct_depthwise_config,
+    default_grouped_config,
     default_winograd_config,
 )
 
 # By the pixels of a tile each way.
 WINOGRAD_FAMILIES = {"qwinograd2d": 2, "qwinograd4x4": 4}
-Config = ConvConfig | DepthwiseConfig | DirectDepthwiseConfig | WinogradConfig
+Config = ConvConfig | DepthwiseConfig | DirectDepthwiseConfig | GroupedConfig | WinogradConfig
 Shape = ConvShape
 
 
@@ -102,6 +105,13 @@ FAMILIES: dict[str, Family] = {
         default_direct_depthwise_config,
         check_direct_depthwise_config,
         _spaces.direct_depthwise_space,
+    ),
+    "qgrouped2d": Family(
+        ConvShape,
+        GroupedConfig,
+        default_grouped_config,
+        check_grouped_config,
+        _spaces.grouped_space,
     ),
     **{
         family: Family(

@@ -32,7 +32,6 @@ from lowgemm.tiling._depthwise_direct import (
 )
 from lowgemm.tiling._depthwise_direct import direct_depthwise_packing as direct_depthwise_packing
 from lowgemm.tiling._depthwise_direct import direct_depthwise_pays as direct_depthwise_pays
-from lowgemm.tiling._depthwise_direct import direct_depthwise_stores as direct_depthwise_stores
 from lowgemm.tiling._depthwise_direct import direct_depthwise_takes as direct_depthwise_takes
 from lowgemm.tiling._gemm import MOST_ROWS as MOST_ROWS
 from lowgemm.tiling._gemm import GemmConfig as GemmConfig
@@ -40,6 +39,12 @@ from lowgemm.tiling._gemm import default_gemm_configs as default_gemm_configs
 from lowgemm.tiling._gemm import gemm_packing as gemm_packing
 from lowgemm.tiling._gemm import gemm_staged as gemm_staged
 from lowgemm.tiling._gemm import paired_panels as paired_panels
+from lowgemm.tiling._grouped import GroupedConfig as GroupedConfig
+from lowgemm.tiling._grouped import check_grouped_config as check_grouped_config
+from lowgemm.tiling._grouped import default_grouped_config as default_grouped_config
+from lowgemm.tiling._grouped import grouped_fits as grouped_fits
+from lowgemm.tiling._grouped import grouped_packing as grouped_packing
+from lowgemm.tiling._grouped import unstaged_stores as unstaged_stores
 from lowgemm.tiling._registers import summing_target as summing_target
 from lowgemm.tiling._registers import tile_registers as tile_registers
 from lowgemm.tiling._tiles import TileConfig as TileConfig

@@ -67,14 +67,6 @@ def direct_depthwise_takes(shape: ConvShape, target: CpuTarget) -> bool:
     )
 
 
-def direct_depthwise_stores(
-    dtype: str, rounding: str, residual: str | None, table: bool, **_: object
-) -> bool:
-    """Whether it has such an output stage (the fields of `topi.OutputForm`): one that packs codes, and reads nothing
-    else for them."""
-    return dtype in ("uint8", "int8") and rounding == "rne" and residual is None and not table
-
-
 def direct_depthwise_pays(shape: ConvShape, target: CpuTarget) -> bool:
     """Whether it is expected to take less time than the kernel that interleaves rows beforehand.
 

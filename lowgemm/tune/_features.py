@@ -23,6 +23,7 @@ from lowgemm.tiling import (
     block_tiles,
     blocks_together,
     direct_depthwise_packing,
+    grouped_packing,
     winograd_packing,
 )
 
@@ -169,6 +170,21 @@ def _direct_depthwise(task: KernelTask, config: Any) -> dict[str, float]:
     }
 
 
+def _grouped(task: KernelTask, config: Any) -> dict[str, float]:
+    shape, target = task.shape, task.target
+    packing = grouped_packing(shape, target)
+    assert packing is not None
+    tiles = -(-shape.out_width // config.pixels)
+    dots = config.pixels * packing.outputs
+    return {
+        "pixels": config.pixels,
+        "whole": float(config.whole),
+        "registers free": target.registers - dots,
+        "waste": tiles * config.pixels / shape.out_width,
+        **_footprints(filters=packing.channels * packing.outputs * shape.taps),
+    }
+
+
 def _winograd(task: KernelTask, config: Any) -> dict[str, float]:
     shape, target = task.shape, task.target
     packing = winograd_packing(shape, target, WINOGRAD_FAMILIES[task.family])
@@ -219,5 +235,6 @@ _FAMILIES = {
     "qconv2d": _conv,
     "qdepthwise2d": _depthwise,
     "qdepthwise_direct": _direct_depthwise,
+    "qgrouped2d": _grouped,
     **dict.fromkeys(WINOGRAD_FAMILIES, _winograd),
 }

@@ -13,7 +13,7 @@ from lowgemm.errors import TuningError
 from lowgemm.packing import ConvShape
 from lowgemm.schedules import ConvConfig, KernelTask
 from lowgemm.targets import LEVELS
-from lowgemm.tiling import DirectDepthwiseConfig
+from lowgemm.tiling import DirectDepthwiseConfig, GroupedConfig
 from lowgemm.tune._extract import tasks_of, tasks_of_shapes
 from lowgemm.tune._features import features, matrix
 from lowgemm.tune._problem import problem
@@ -136,6 +136,7 @@ _SMALL_DENSE = ConvShape(1, 6, 7, 16, 24, (3, 3), padding=_SAME)
 _DEEP_DENSE = ConvShape(1, 5, 6, 160, 16, (3, 3), padding=_SAME)
 _SMALL_DEPTHWISE = ConvShape(1, 6, 7, 24, 24, (3, 3), padding=_SAME, groups=24)
 _STRIDED_DEPTHWISE = ConvShape(1, 9, 11, 40, 40, (3, 3), (2, 2), _SAME, groups=40)
+_GROUPED = ConvShape(1, 6, 7, 40, 40, (3, 3), padding=_SAME, groups=10)
 FORMS = {
     "u8": ("qconv2d", _SMALL, "uint8", "uint8", None),
     "s8": ("qconv2d", _SMALL, "int8", "int8", None),
@@ -144,6 +145,7 @@ FORMS = {
     "residual-s8": ("qconv2d", _SMALL, "uint8", "int8", "int8"),
     "depthwise": ("qdepthwise2d", _SMALL_DEPTHWISE, "uint8", "int8", None),
     "depthwise-direct": ("qdepthwise_direct", _STRIDED_DEPTHWISE, "uint8", "int8", None),
+    "grouped": ("qgrouped2d", _GROUPED, "uint8", "int8", None),
     "winograd": ("qwinograd2d", _SMALL_DENSE, "uint8", "uint8", None),
     "winograd-4x4": ("qwinograd4x4", _SMALL_DENSE, "uint8", "uint8", None),
     "winograd-4x4-deep": ("qwinograd4x4", _DEEP_DENSE, "uint8", "uint8", None),
@@ -151,12 +153,11 @@ FORMS = {
 }
 
 
-# Weights decide on sums of 16 bits, and on pairs of words, in dense direct convolutions alone.
+# Weights decide on sums of 16 bits, and on pairs of words, in dense direct convolutions alone; groups need the former.
 _SUMS = [(0, False), (1, False), (1, True), (2, False)]
+_SUMS_OF = {"qconv2d": _SUMS, "qgrouped2d": _SUMS[1:2]}
 FORMS_AND_SUMS = [
-    (form, sums)
-    for form, (family, *_) in FORMS.items()
-    for sums in (_SUMS if family == "qconv2d" else _SUMS[:1])
+    (form, sums) for form, (family, *_) in FORMS.items() for sums in _SUMS_OF.get(family, _SUMS[:1])
 ]
 
 
@@ -199,6 +200,24 @@ def test_the_space_of_direct_depthwise_holds_what_its_schedule_takes(level: str)
         DirectDepthwiseConfig(9)
     with pytest.raises(ValueError, match="without VNNI"):
         schedules.check_config(replace(task, target=LEVELS["avx_vnni"]), space[0])
+
+
+def test_the_space_of_grouped_kernels_holds_what_they_take() -> None:
+    task = task_in("grouped")
+    task = replace(task, target=task.target.summing(1))
+    space = schedules.config_space(task)
+    assert len(space) == 6 and schedules.default_config(task) in space
+    values, names = matrix([task] * len(space), space)
+    assert values.shape == (len(space), len(names)) and np.isfinite(values).all()
+    with pytest.raises(ValueError, match="a tile has at most 3 pixels in 16 registers"):
+        schedules.check_config(task, GroupedConfig(4, True))
+    with pytest.raises(ValueError, match="a tile has at least one pixel"):
+        GroupedConfig(0, True)
+    narrow = replace(task, shape=replace(task.shape, width=2))
+    with pytest.raises(ValueError, match="a row has 2 pixels"):
+        schedules.check_config(narrow, space[-1])
+    with pytest.raises(ValueError, match="groups of 2, 4 or 8 channels"):
+        schedules.check_config(task_in("grouped"), space[0])
 
 
 def test_of_two_kernels_the_tuned_one_is_kept() -> None:

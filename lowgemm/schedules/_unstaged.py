@@ -1,0 +1,193 @@
+"""Convolution kernels that read the image where it lies: only windows that stick out of it are copied.
+
+for row of pixels (parallel):
+  for part of the channels:
+    for tile of pixels:
+      if their window sticks out of the image: copy it, with what lies outside
+      what the kernel makes of the window
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from lowgemm import intrin
+from lowgemm.packing import FLAT, ConvShape
+from lowgemm.topi import OutputForm, OutputStage
+
+
+class UnstagedKernel(ABC):
+    """A function that is being built, of NHWC or NDHWC activations, uint8 or int8.
+
+    Channels are in `blocks` of `width` each, and a tile is `pixels` side by side, of all blocks or of one (`together`).
+
+    Arguments in order: data `(batch, [depth,] height, width, in_channels)`; weight, of a shape and a dtype; pad int32
+    `(1,)`; those of the output stage (columns: `held`); dst `(batch, [od,] oh, ow, out_channels)`. int8 data count as
+    128 more, as the offset knows.
+    """
+
+    def __init__(
+        self,
+        shape: ConvShape,
+        in_dtype: str,
+        output: OutputForm,
+        weight: tuple[tuple[int, ...], str],
+        pixels: int,
+        lanes: int,
+        width: int,
+        held: tuple[int, ...],
+        together: int,
+    ) -> None:
+        self.shape, self.pixels, self.lanes, self.width = shape, pixels, lanes, width
+        self.blocks, self.together = held[0], together
+        self.flips = in_dtype == "int8"
+        self.planes = shape.planes.kernel
+        solid = shape.planes != FLAT
+        deep = (shape.planes.size,) if solid else ()
+
+        def declare(dims: tuple, dtype: str, name: str):
+            return T.arg(name, T.buffer(dims, dtype))
+
+        data = (shape.batch, *deep, shape.height, shape.width, shape.in_channels)
+        self.data = declare(data, in_dtype, name="data")
+        self.weight = declare(*weight, name="weight")
+        self.pad = declare((1,), "int32", name="pad")
+        out_deep = (shape.planes.out,) if solid else ()
+        out = (shape.batch, *out_deep, shape.out_height, shape.out_width, shape.out_channels)
+        self.stage = OutputStage(output, held, (), out, packs=True, declare=declare)
+        self.dst = declare(out, output.dtype, name="dst")
+        self.extents = out[:-2]
+
+    @abstractmethod
+    def first(self, block):
+        """The first channel of a block."""
+
+    @abstractmethod
+    def tile(self, load: Callable, block, at: list, x) -> None:
+        """Emit the tile at column `x` of the row `at`, (image, [plane,] row), for `together` blocks from `block` on.
+
+        `load(plane, row, column, channel)` is a vector of bytes of the window: `row` counts taps, `column` pixels.
+        """
+
+    def rows(self, serial_macs: int) -> None:
+        """Emit the loop over rows of output, which threads share unless there are fewer than `serial_macs`."""
+        shape = self.shape
+        count = shape.out_images * shape.out_height
+        across = T.parallel if shape.macs >= serial_macs and count > 1 else T.serial
+        with across(0, count) as row:
+            at, rest = [], row
+            for extent in reversed(self.extents):
+                at.insert(0, rest % extent)
+                rest = rest // extent
+            if self.together == self.blocks:
+                self._row(at, 0, 0)
+            else:
+                with T.serial(0, self.blocks // self.together) as part:
+                    block = part * self.together
+                    self._row(at, block, self.first(block))
+
+    def _row(self, at: list, block, origin) -> None:
+        """Emit the tiles of the row `at`, for the blocks from `block` on, which begin at the channel `origin`."""
+        shape, axes = self.shape, [self.shape.rows]
+        if len(at) == 3:
+            axes.insert(0, shape.planes)
+        # Where the window begins in the image.
+        first = [i * axis.stride - axis.before for i, axis in zip(at[1:], axes, strict=True)]
+        inside = []
+        for begin, axis in zip(first, axes, strict=True):
+            last = (axis.out - 1) * axis.stride - axis.before
+            inside += _within(begin, last, axis.span, axis)
+        columns, pixels = shape.columns, self.pixels
+        held = (self.planes, shape.kernel[0], self.columns, self.together * self.width)
+        copied = T.alloc_buffer(held, self.data.ty.dtype)
+        with T.serial(0, -(-shape.out_width // pixels)) as tile:
+            x = tirx.min(tile * pixels, shape.out_width - pixels)
+            left = x * columns.stride - columns.before
+            last = (shape.out_width - pixels) * columns.stride - columns.before
+            conditions = [*inside, *_within(left, last, self.columns, columns)]
+
+            def of_image(plane, row, column: int, channel):
+                begin = [*first[:-1], first[-1] + row * shape.rows.dilation, left + column]
+                if len(at) == 3:
+                    begin[0] = begin[0] + plane * shape.planes.dilation
+                return self._load(self.data, [at[0], *begin], channel)
+
+            def of_copy(plane, row, column: int, channel):
+                return self._load(copied, [plane, row, column], channel - origin)
+
+            if not conditions:
+                self.tile(of_image, block, at, x)
+                return
+            with T.If(tirx.all(*conditions)):
+                with T.Then():
+                    self.tile(of_image, block, at, x)
+                with T.Else():
+                    self._copy(copied, at, [*first, left], block, origin)
+                    self.tile(of_copy, block, at, x)
+
+    @property
+    def columns(self) -> int:
+        """The width of a tile's window."""
+        columns = self.shape.columns
+        return (self.pixels - 1) * columns.stride + columns.span
+
+    def _copy(self, copied, at: list, first: list, block, origin) -> None:
+        """Emit the copy of a window that sticks out, and begins at `first` of the image."""
+        shape = self.shape
+        outside = tirx.Broadcast(self.pad[0].astype(self.data.ty.dtype), self.width)
+        with (
+            T.serial(0, self.planes) as plane,
+            T.serial(0, shape.kernel[0]) as row,
+            T.serial(0, self.columns) as column,
+        ):
+            y, x = first[-2] + row * shape.rows.dilation, first[-1] + column
+            begin, inside = [y, x], [y >= 0, y < shape.height, x >= 0, x < shape.width]
+            if len(at) == 3:
+                z = first[0] + plane * shape.planes.dilation
+                begin.insert(0, z)
+                inside += [z >= 0, z < shape.planes.size]
+
+            def copy(make: Callable) -> None:
+                with T.serial(0, self.together) as number:
+                    channel = self.first(block + number)
+                    place = [plane, row, column, T.ramp(channel - origin, 1, self.width)]
+                    T.buffer_store(copied, make(T.ramp(channel, 1, self.width)), place)
+
+            with T.If(tirx.all(*inside)):
+                with T.Then():
+                    copy(lambda channels: self.data[(at[0], *begin, channels)])
+                with T.Else():
+                    copy(lambda _: outside)
+
+    def _load(self, buffer, at: list, channel):
+        """A vector of bytes."""
+        size = 4 * self.lanes
+        value = buffer[(*at, T.ramp(channel, 1, size))]
+        if not self.flips:
+            return value
+        bits = tirx.reinterpret(f"uint8x{size}", value)
+        return bits ^ tirx.Broadcast(tirx.const(128, "uint8"), size)
+
+    def narrowed(self, sums: list, columns: list):
+        """The codes of four vectors of sums, of the output stage's `columns`, as one vector of bytes, packed."""
+        codes = [self.stage.capped(*each) for each in zip(sums, columns, strict=True)]
+        value = intrin.narrow(codes, self.dst.ty.dtype)
+        if self.stage.floor is None:
+            return value
+        return tirx.max(value, tirx.Broadcast(self.stage.floor, 4 * self.lanes))
+
+    def put(self, value, at: list, x, channel) -> None:
+        """Emit the store of a vector of bytes."""
+        T.buffer_store(self.dst, value, [*at, x, T.ramp(channel, 1, 4 * self.lanes)])
+
+
+def _within(begin, last: int, span: int, axis) -> list:
+    """The conditions that a window on `axis`, which begins at `begin` or `last` at most, does not stick out."""
+    found = []
+    if axis.before > 0:
+        found.append(begin >= 0)
+    if last + span > axis.size:
+        found.append(begin + span <= axis.size)
+    return found
