@@ -83,6 +83,10 @@ def conv(context: Context, node: Node) -> None:
         if _pairs_pay(flat, weight, paired, context.threads):
             target = paired
     task = context.task("qconv2d", flat, *dtypes, target)
+
+    def lanes_fit(packing: GroupedPacking) -> bool:
+        return packing.sums_fit(packing.pack(weight))
+
     if winograd_takes(conv, context.target):
         sizes = WinogradPacking.sizes(weight)
         size = winograd_size(conv, target, context.threads, sizes)
@@ -93,11 +97,7 @@ def conv(context: Context, node: Node) -> None:
         }
         tasks = {None: task, **fewer}
         task = context.choose(tasks.pop(size), *tasks.values())
-    elif (
-        final is not None
-        and residual is None
-        and grouped_fits(conv, context.target, lambda packing: packing.pack(weight))
-    ):
+    elif final and not residual and grouped_fits(conv, context.target, lanes_fit):
         groups = context.task("qgrouped2d", conv, *dtypes, context.target.summing(1))
         task = context.choose(groups, task)
     emit = {"qconv2d": _direct, "qgrouped2d": _grouped}.get(task.family, _winograd)

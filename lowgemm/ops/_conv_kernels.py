@@ -152,10 +152,10 @@ def kernel_for(
 
     if passes == 1 and unstaged_stores(**form):
 
-        def pack(packing: GroupedPacking):
-            return filters.pack(packing, phase).weight
+        def lanes_fit(packing: GroupedPacking) -> bool:
+            return packing.sums_fit(filters.pack(packing, phase).weight)
 
-        if grouped_fits(shape, target, pack):
+        if grouped_fits(shape, target, lanes_fit):
             view = target.summing(1)
             tile = default_grouped_config(shape, view, threads)
             groups = grouped_packing(shape, view)

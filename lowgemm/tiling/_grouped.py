@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from lowgemm.packing import ConvShape, GroupedPacking, dot_layout
 from lowgemm.targets import CpuTarget
 
@@ -91,9 +89,9 @@ def grouped_packing(shape: ConvShape, target: CpuTarget) -> GroupedPacking | Non
 
 
 def grouped_fits(
-    shape: ConvShape, target: CpuTarget, pack: Callable[[GroupedPacking], np.ndarray]
+    shape: ConvShape, target: CpuTarget, fits: Callable[[GroupedPacking], bool]
 ) -> bool:
-    """Whether `target.summing(1)` takes `shape` with a weight, of which `pack` gives the packed form."""
+    """Whether `target.summing(1)` takes `shape` with a weight, of which `fits` says whether 16 bits hold its sums."""
     view = target.summing(1)
     packing = grouped_packing(shape, view)
-    return packing is not None and (view == target or packing.sums_fit(pack(packing)))
+    return packing is not None and (view == target or fits(packing))
