@@ -382,8 +382,26 @@ class WinogradPacking(ConvPacking):
 Interleaving = Literal["own", "each", "aligned"]
 
 
+class ChannelBlocks:
+    """Blocks of `channels`, of which the last one overlaps the one before rather than stick out, if there is one."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of a block."""
+        raise NotImplementedError
+
+    def blocks(self, channels: int) -> int:
+        """Blocks that hold `channels`."""
+        return -(-channels // self.channels)
+
+    def first(self, block, channels: int, least=min):
+        """The first channel of a block."""
+        start = block * self.channels
+        return start if channels < self.channels else least(start, channels - self.channels)
+
+
 @dataclass(frozen=True)
-class DepthwisePacking:
+class DepthwisePacking(ChannelBlocks):
     """The order in which depthwise kernels hold channels and pixels.
 
     A block is what the bytes of one vector hold, in 16-byte chunks: consecutive channels, at one pixel of each of
@@ -408,15 +426,6 @@ class DepthwisePacking:
     def channels(self) -> int:
         """Channels of a block."""
         return 4 * self.layout.lanes // self.segments
-
-    def blocks(self, channels: int) -> int:
-        """Blocks that hold `channels`."""
-        return -(-channels // self.channels)
-
-    def first(self, block, channels: int, least=min):
-        """The first channel of a block: the last one overlaps the one before rather than stick out, if there is one."""
-        start = block * self.channels
-        return start if channels < self.channels else least(start, channels - self.channels)
 
     def groups(self, kernel_h: int) -> int:
         """Row groups that hold a filter of so many rows, whatever its phase."""
@@ -563,7 +572,7 @@ class DirectDepthwisePacking:
 
 
 @dataclass(frozen=True)
-class GroupedPacking:
+class GroupedPacking(ChannelBlocks):
     """Filters of grouped convolutions whose groups are lanes: a vector of activations, as it lies in memory, is
     multiplied by that of each output.
 
@@ -598,14 +607,6 @@ class GroupedPacking:
     def channels(self) -> int:
         """Channels of a block: those of all lanes."""
         return self.outputs * self.layout.lanes
-
-    def blocks(self, channels: int) -> int:
-        """Blocks that hold `channels`."""
-        return -(-channels // self.channels)
-
-    def first(self, block, channels: int, least=min):
-        """The first channel of a block: the last one overlaps the one before rather than stick out."""
-        return least(block * self.channels, channels - self.channels)
 
     @property
     def group(self) -> list[int]:

@@ -110,6 +110,24 @@ class Convolution:
         return (value,) * len(self.kernel) if isinstance(value, int) else tuple(value)
 
 
+def check_kernel(conv: Convolution, level: str, kind: str) -> None:
+    """Compare a kernel's result with the oracle, for data of one of `kernels.HARD_DATA`."""
+    x, w = conv.operands(np.random.default_rng(0), kind)
+    conv.check(conv.pack(w, level), x, w)
+
+
+def requantizing(channels: int, dtype: str, activation: Any = None) -> ops.Output:
+    """An output stage of codes, with a factor and a bias of each channel."""
+    rng = np.random.default_rng(1)
+    return ops.Output(
+        dtype,
+        multiplier=rng.uniform(1e-4, 4e-3, channels).astype(np.float32),
+        zero_point={"uint8": 9, "int8": -11}[dtype],
+        bias=rng.integers(-5000, 5000, channels, np.int32),
+        activation=activation,
+    )
+
+
 def fbgemm_convolutions(table: str) -> Iterator[Convolution]:
     """The rows of a table of FBGEMM's tests, from `fbgemm_shapes.json`."""
     rows = FBGEMM_TABLES[table]

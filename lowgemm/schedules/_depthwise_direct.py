@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 import tvm
-from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
@@ -54,29 +53,18 @@ class _Kernel(UnstagedKernel):
         output: OutputForm,
         target: CpuTarget,
     ) -> None:
-        self.packing, self.order = packing, packing.order
+        self.packing, order = packing, packing.order
         self.dot = intrin.word_dot(target)
-        lanes, blocks = packing.layout.lanes, self.order.blocks(shape.out_channels)
-        held = (blocks, 4, self.order.chunks, 4)
+        blocks = order.blocks(shape.out_channels)
+        held = (blocks, 4, order.chunks, 4)
         pairs = shape.planes.kernel * len(packing.taps)
         weight = (blocks, pairs, *held[1:], 2), "int16"
-        sizes = (packing.pixels, lanes, 4 * lanes, held, blocks)
-        super().__init__(shape, in_dtype, output, weight, *sizes)
+        tiles = (packing.pixels, order, held, True)
+        super().__init__(shape, in_dtype, output, weight, *tiles)
 
-    def first(self, block):
-        """The last block overlaps the one before rather than stick out."""
-        return self.order.first(block, self.shape.out_channels, tirx.min)
-
-    def tile(self, load: Callable, block, at: list, x) -> None:
-        """Emit the tile for all channels."""
-        with T.serial(block, self.blocks) as each:
-            self._block(load, each, at, x)
-
-    def _block(self, load: Callable, block, at: list, x) -> None:
+    def block_tile(self, load: Callable, block, at: list, x) -> None:
         channel = self.first(block)
-        sums = Registers(self.pixels * 4, self.lanes, "int32")
-        for i in range(len(sums)):
-            sums[i] = tirx.Broadcast(tirx.const(0, "int32"), self.lanes)
+        sums = self.zeroed_sums(self.pixels * 4)
         if self.planes == 1:
             self._plane(load, sums, block, channel, 0)
         else:

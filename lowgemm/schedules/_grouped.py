@@ -75,24 +75,13 @@ class _Kernel(UnstagedKernel):
         held = (packing.blocks(shape.out_channels), outputs, lanes)
         taps = (shape.planes.kernel * shape.kernel[0], shape.kernel[1])
         weight = (held[0], *taps, packing.quads, outputs, lanes, 4), "int8"
-        sizes = (config.pixels, lanes, packing.channels, held, held[0] if config.whole else 1)
-        super().__init__(shape, in_dtype, output, weight, *sizes)
+        tiles = (config.pixels, packing, held, config.whole)
+        super().__init__(shape, in_dtype, output, weight, *tiles)
 
-    def first(self, block):
-        """The last block overlaps the one before rather than stick out."""
-        return self.packing.first(block, self.shape.out_channels, tirx.min)
-
-    def tile(self, load: Callable, block, at: list, x) -> None:
-        """Emit the tile of each block."""
-        with T.serial(0, self.together) as number:
-            self._block(load, block + number, at, x)
-
-    def _block(self, load: Callable, block, at: list, x) -> None:
+    def block_tile(self, load: Callable, block, at: list, x) -> None:
         shape, outputs, lanes = self.shape, self.packing.outputs, self.lanes
         channel = self.first(block)
-        sums = Registers(self.pixels * outputs, lanes, "int32")
-        for i in range(len(sums)):
-            sums[i] = tirx.Broadcast(tirx.const(0, "int32"), lanes)
+        sums = self.zeroed_sums(self.pixels * outputs)
         rows = self.planes * shape.kernel[0]
         with T.serial(0, rows) as row:
             plane, own = (

@@ -14,14 +14,16 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from lowgemm import intrin
-from lowgemm.packing import FLAT, ConvShape
+from lowgemm.packing import FLAT, ConvShape, DepthwisePacking, GroupedPacking
+from lowgemm.schedules._panels import Registers
 from lowgemm.topi import OutputForm, OutputStage
 
 
 class UnstagedKernel(ABC):
     """A function that is being built, of NHWC or NDHWC activations, uint8 or int8.
 
-    Channels are in `blocks` of `width` each, and a tile is `pixels` side by side, of all blocks or of one (`together`).
+    Channels are in blocks, and a tile is `pixels` side by side, of all blocks before the next one if it is computed
+    `whole`, else of one block for a row of tiles.
 
     Arguments in order: data `(batch, [depth,] height, width, in_channels)`; weight, of a shape and a dtype; pad int32
     `(1,)`; those of the output stage (columns: `held`); dst `(batch, [od,] oh, ow, out_channels)`. int8 data count as
@@ -35,13 +37,14 @@ class UnstagedKernel(ABC):
         output: OutputForm,
         weight: tuple[tuple[int, ...], str],
         pixels: int,
-        lanes: int,
-        width: int,
+        order: DepthwisePacking | GroupedPacking,
         held: tuple[int, ...],
-        together: int,
+        whole: bool,
     ) -> None:
-        self.shape, self.pixels, self.lanes, self.width = shape, pixels, lanes, width
-        self.blocks, self.together = held[0], together
+        self.shape, self.pixels, self.order = shape, pixels, order
+        self.lanes, self.width = order.layout.lanes, order.channels
+        self.blocks = held[0]
+        self.together = self.blocks if whole else 1
         self.flips = in_dtype == "int8"
         self.planes = shape.planes.kernel
         solid = shape.planes != FLAT
@@ -61,12 +64,8 @@ class UnstagedKernel(ABC):
         self.extents = out[:-2]
 
     @abstractmethod
-    def first(self, block):
-        """The first channel of a block."""
-
-    @abstractmethod
-    def tile(self, load: Callable, block, at: list, x) -> None:
-        """Emit the tile at column `x` of the row `at`, (image, [plane,] row), for `together` blocks from `block` on.
+    def block_tile(self, load: Callable, block, at: list, x) -> None:
+        """Emit the tile at column `x` of the row `at`, (image, [plane,] row), for a block.
 
         `load(plane, row, column, channel)` is a vector of bytes of the window: `row` counts taps, `column` pixels.
         """
@@ -84,8 +83,7 @@ class UnstagedKernel(ABC):
             if self.together == self.blocks:
                 self._row(at, 0, 0)
             else:
-                with T.serial(0, self.blocks // self.together) as part:
-                    block = part * self.together
+                with T.serial(0, self.blocks) as block:
                     self._row(at, block, self.first(block))
 
     def _row(self, at: list, block, origin) -> None:
@@ -118,14 +116,18 @@ class UnstagedKernel(ABC):
                 return self._load(copied, [plane, row, column], channel - origin)
 
             if not conditions:
-                self.tile(of_image, block, at, x)
+                self._tile(of_image, block, at, x)
                 return
             with T.If(tirx.all(*conditions)):
                 with T.Then():
-                    self.tile(of_image, block, at, x)
+                    self._tile(of_image, block, at, x)
                 with T.Else():
                     self._copy(copied, at, [*first, left], block, origin)
-                    self.tile(of_copy, block, at, x)
+                    self._tile(of_copy, block, at, x)
+
+    def _tile(self, load: Callable, block, at: list, x) -> None:
+        with T.serial(0, self.together) as number:
+            self.block_tile(load, block + number, at, x)
 
     @property
     def columns(self) -> int:
@@ -169,6 +171,17 @@ class UnstagedKernel(ABC):
             return value
         bits = tirx.reinterpret(f"uint8x{size}", value)
         return bits ^ tirx.Broadcast(tirx.const(128, "uint8"), size)
+
+    def first(self, block):
+        """The first channel of a block."""
+        return self.order.first(block, self.shape.out_channels, tirx.min)
+
+    def zeroed_sums(self, count: int) -> Registers:
+        """So many vectors of sums."""
+        sums = Registers(count, self.lanes, "int32")
+        for i in range(count):
+            sums[i] = tirx.Broadcast(tirx.const(0, "int32"), self.lanes)
+        return sums
 
     def narrowed(self, sums: list, columns: list):
         """The codes of four vectors of sums, of the output stage's `columns`, as one vector of bytes, packed."""

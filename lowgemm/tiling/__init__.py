@@ -44,10 +44,10 @@ from lowgemm.tiling._grouped import check_grouped_config as check_grouped_config
 from lowgemm.tiling._grouped import default_grouped_config as default_grouped_config
 from lowgemm.tiling._grouped import grouped_fits as grouped_fits
 from lowgemm.tiling._grouped import grouped_packing as grouped_packing
-from lowgemm.tiling._grouped import unstaged_stores as unstaged_stores
 from lowgemm.tiling._registers import summing_target as summing_target
 from lowgemm.tiling._registers import tile_registers as tile_registers
 from lowgemm.tiling._tiles import TileConfig as TileConfig
+from lowgemm.tiling._unstaged import unstaged_stores as unstaged_stores
 from lowgemm.tiling._winograd import WINOGRAD_CHANNELS as WINOGRAD_CHANNELS
 from lowgemm.tiling._winograd import WinogradConfig as WinogradConfig
 from lowgemm.tiling._winograd import check_winograd_config as check_winograd_config

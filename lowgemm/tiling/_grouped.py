@@ -54,14 +54,6 @@ def check_grouped_config(shape: ConvShape, target: CpuTarget, config: GroupedCon
         raise ValueError(f"{config}: a row has {shape.out_width} pixels")
 
 
-def unstaged_stores(
-    dtype: str, rounding: str, residual: str | None, table: bool, **_: object
-) -> bool:
-    """Whether kernels that read the image where it lies have such an output stage (the fields of `topi.OutputForm`):
-    one that packs codes, and reads nothing else for them."""
-    return dtype in ("uint8", "int8") and rounding == "rne" and residual is None and not table
-
-
 def _most_pixels(packing: GroupedPacking, target: CpuTarget) -> int:
     # Beside accumulators: activations, and what they are multiplied to or with.
     return (target.registers - packing.quads - 2) // packing.outputs

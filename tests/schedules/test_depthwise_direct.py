@@ -12,7 +12,7 @@ from lowgemm.ops import _conv_kernels
 from lowgemm.packing import Axis, ConvShape, DirectDepthwisePacking, DotLayout
 from lowgemm.targets import LEVELS
 
-from convolutions import Convolution
+from convolutions import Convolution, check_kernel, requantizing
 from isa import isas
 
 CHANNELS = 72  # neither whole blocks of 32 nor of 64
@@ -45,20 +45,11 @@ def direct(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 
 def check(conv: Convolution, isa: str, kind: str = "random") -> None:
-    """Compare the kernel's result with the oracle."""
-    x, w = conv.operands(np.random.default_rng(0), kind)
-    conv.check(conv.pack(w, isa), x, w)
+    check_kernel(conv, isa, kind)
 
 
 def stage(dtype: str, activation: Any = None) -> ops.Output:
-    rng = np.random.default_rng(1)
-    return ops.Output(
-        dtype,
-        multiplier=rng.uniform(1e-4, 4e-3, CHANNELS).astype(np.float32),
-        zero_point={"uint8": 9, "int8": -11}[dtype],
-        bias=rng.integers(-5000, 5000, CHANNELS, np.int32),
-        activation=activation,
-    )
+    return requantizing(CHANNELS, dtype, activation)
 
 
 @pytest.mark.parametrize("pixels", [1, 2, 4])

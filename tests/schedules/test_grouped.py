@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lowgemm import ops, tiling
+from lowgemm import tiling
 from lowgemm.ops import _conv_kernels
 from lowgemm.packing import ConvShape, DotLayout, GroupedPacking
 from lowgemm.quant import sums_fit
 from lowgemm.schedules import KernelTask, check_config
 from lowgemm.targets import LEVELS
 
-from convolutions import Convolution
+from convolutions import Convolution, check_kernel, requantizing
 from isa import isas
 
 WINDOWS = {
@@ -44,20 +44,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def check(conv: Convolution, isa: str, kind: str = "pairs-at-the-limit") -> None:
-    """Compare the kernel's result with the oracle."""
-    x, w = conv.operands(np.random.default_rng(0), kind)
-    conv.check(conv.pack(w, isa), x, w)
-
-
-def stage(channels: int, dtype: str, activation: Any = None) -> ops.Output:
-    rng = np.random.default_rng(1)
-    return ops.Output(
-        dtype,
-        multiplier=rng.uniform(1e-4, 4e-3, channels).astype(np.float32),
-        zero_point={"uint8": 9, "int8": -11}[dtype],
-        bias=rng.integers(-5000, 5000, channels, np.int32),
-        activation=activation,
-    )
+    check_kernel(conv, isa, kind)
 
 
 @pytest.mark.parametrize("groups", GROUPS)
@@ -72,7 +59,7 @@ def test_every_window_is_exact(isa: str, window: str, groups: str, made: list[An
         **WINDOWS[window],
         groups=count,
         x_zero_point=7,
-        output=stage(channels, "uint8"),
+        output=requantizing(channels, "uint8"),
     )
     check(conv, isa)
     assert all(isinstance(kernel, _conv_kernels.Grouped) for kernel in made)
@@ -88,7 +75,7 @@ def test_every_width_of_a_tile_is_exact(
         config = tiling.GroupedConfig(pixels, whole)
         monkeypatch.setattr(_conv_kernels, "default_grouped_config", lambda *_, c=config: c)
         conv = Convolution((1, 3, 8, each * count), each * count, (3, 3), 1, 1, groups=count)
-        conv = replace(conv, output=stage(each * count, "uint8"))
+        conv = replace(conv, output=requantizing(each * count, "uint8"))
         task = KernelTask("qgrouped2d", shape_of(conv), "uint8", "uint8", None, view(isa), 1)
         try:
             check_config(task, config)
@@ -118,7 +105,7 @@ def shape_of(conv: Convolution) -> ConvShape:
 def test_signs_activations_and_zero_points(
     isa: str, x_dtype: str, dtype: str, activation: str
 ) -> None:
-    output = stage(80, dtype, activation)
+    output = requantizing(80, dtype, activation)
     if activation == "leaky_relu":
         output = replace(output, slope=0.1)
     conv = Convolution(
@@ -136,7 +123,7 @@ def test_signs_activations_and_zero_points(
 def test_planes_rows_and_transposed(isa: str, groups: str, made: list[Any]) -> None:
     each, count = GROUPS[groups]
     channels = each * count
-    common = {"groups": count, "x_zero_point": 100, "output": stage(channels, "uint8")}
+    common = {"groups": count, "x_zero_point": 100, "output": requantizing(channels, "uint8")}
     check(Convolution((1, 5, 4, 6, channels), channels, (3, 3, 3), 2, 1, **common), isa)
     check(Convolution((2, 9, channels), channels, (3,), 1, 1, **common), isa)
     conv = Convolution((1, 4, 5, channels), channels, (3, 3), 2, 1, transposed=True, **common)
@@ -151,13 +138,13 @@ def test_lanes_of_every_level(isa: str, groups: str, made: list[Any]) -> None:
     each, count = GROUPS[groups]
     channels = each * count
     conv = Convolution((1, 3, 9, channels), channels, (3, 3), 1, 1, groups=count, x_dtype="int8")
-    check(replace(conv, x_zero_point=5, output=stage(channels, "int8")), isa)
+    check(replace(conv, x_zero_point=5, output=requantizing(channels, "int8")), isa)
     assert all(isinstance(kernel, _conv_kernels.Grouped) for kernel in made)
 
 
 @pytest.mark.parametrize("isa", isas())
 def test_weights_that_do_not_fit_are_exact_too(isa: str, made: list[Any]) -> None:
-    conv = Convolution((1, 6, 7, 80), 80, (3, 3), 1, 1, groups=20, output=stage(80, "uint8"))
+    conv = Convolution((1, 6, 7, 80), 80, (3, 3), 1, 1, groups=20, output=requantizing(80, "uint8"))
     for kind in ("random", "saturating", "extreme"):
         check(conv, isa, kind)
     fits = LEVELS[isa].dot_depth == 4
