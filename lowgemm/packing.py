@@ -154,8 +154,9 @@ class ConvShape:
         return pixels * self.out_channels * self.taps * self.in_channels // self.groups
 
 
-# In runs of so many words, and from so large a share of them on, pairs make up for a loop over the others.
-_FEWEST_WORDS, _MOST_WORDS = 8, 2**16 - 1
+# In runs of so many words, and from so large a share of them on, pairs make up for a loop over the others. The most are
+# those that begin at a byte of which the number has 16 bits.
+_FEWEST_WORDS, _MOST_WORDS = 8, 2**14
 _SHARE_OF_PAIRS = 0.6
 _TILES_LOOKED_AT = 4
 
@@ -269,9 +270,9 @@ class ConvPacking:
         """Panels that fit (`sums_fit`) with the words of each tile of `vectors` of them in an order of its own: pairs
         that may be summed in 16 bits come first.
 
-        The second array says which word of the run each one is, and at the end how many pairs there are: uint16
-        `(tiles, tap_rows, tap_cols, words + 1)`, so a run has less than 65536 words. If all orders are to be
-        `alike`, each has as many pairs as the one with the fewest.
+        The second array says at which byte of the run each word begins, and at the end how many pairs there are: uint16
+        `(tiles, tap_rows, tap_cols, words + 1)`, so a run has at most 65536 bytes. If all orders are to be `alike`,
+        each has as many pairs as the one with the fewest.
         """
         tiles = len(packed) // vectors
         split = packed.reshape(tiles, vectors, *self.packed_shape[1:])
@@ -285,7 +286,8 @@ class ConvPacking:
             pairs[:] = pairs.min()
         shape = (tiles, self.tap_rows, self.tap_cols)
         moved = order.reshape(tiles, 1, self.tap_rows, self.tap_cols, words, 1, 1)
-        places = np.concatenate([order, pairs[:, None]], 1, dtype=np.uint16, casting="unsafe")
+        starts = order * self.layout.depth
+        places = np.concatenate([starts, pairs[:, None]], 1, dtype=np.uint16, casting="unsafe")
         paired = np.take_along_axis(split, moved, 4).reshape(packed.shape)
         return paired, places.reshape(*shape, words + 1)
 

@@ -115,6 +115,15 @@ def _summed_desc(dot: Dot):
 
 
 _IN_MEMORY = """
+define internal <{bytes} x i8> @{repeat}(ptr %run, i16 %start) alwaysinline {{
+  %at = zext i16 %start to i64
+  %address = getelementptr i8, ptr %run, i64 %at
+  %word = load i32, ptr %address, align 1
+  %first = insertelement <{lanes} x i32> poison, i32 %word, i64 0
+  %each = shufflevector <{lanes} x i32> %first, <{lanes} x i32> poison, <{lanes} x i32> zeroinitializer
+  %bytes = bitcast <{lanes} x i32> %each to <{bytes} x i8>
+  ret <{bytes} x i8> %bytes
+}}
 define internal <{words} x i16> @{name}(<{bytes} x i8> %a, ptr %b) alwaysinline {{
   %weights = load volatile <{bytes} x i8>, ptr %b, align 1
   %sums = call <{words} x i16> @{instruction}(<{bytes} x i8> %a, <{bytes} x i8> %weights)
@@ -139,10 +148,19 @@ def byte_products_in_memory(a, b, lanes: int) -> Any:
     return T.call_extern(f"int16x{2 * lanes}", _in_memory(lanes), a, b)
 
 
+def repeated_from_memory(run, start, lanes: int) -> Any:
+    """In each lane the four bytes from byte `start`, uint16, of the run at the address `run` on, inside of what is
+    marked with `in_memory_code`: `start` is part of the load's address, where TVM's index takes two instructions more.
+    """
+    return T.call_extern(f"uint8x{4 * lanes}", _repeat(lanes), run, start)
+
+
 def in_memory_code(lanes: int) -> str:
-    """The function of `byte_products_in_memory` in LLVM's language, for the pragma "pragma_import_llvm"."""
-    sizes = {"words": 2 * lanes, "bytes": 4 * lanes}
-    return _IN_MEMORY.format(name=_in_memory(lanes), instruction=_multiply(lanes), **sizes)
+    """The functions of `byte_products_in_memory` and `repeated_from_memory` in LLVM's language, for the pragma
+    "pragma_import_llvm"."""
+    sizes = {"lanes": lanes, "words": 2 * lanes, "bytes": 4 * lanes}
+    names = {"name": _in_memory(lanes), "repeat": _repeat(lanes), "instruction": _multiply(lanes)}
+    return _IN_MEMORY.format(**names, **sizes)
 
 
 def accumulate_sums(acc, sums, lanes: int) -> Any:
@@ -166,6 +184,10 @@ def _multiply(lanes: int) -> str:
 
 def _in_memory(lanes: int) -> str:
     return f"lowgemm_byte_products_{lanes}"
+
+
+def _repeat(lanes: int) -> str:
+    return f"lowgemm_repeated_{lanes}"
 
 
 def _summed_impl(dot: Dot):

@@ -5,8 +5,8 @@ fit 16 bits together, they take one vpmaddwd, and an addition of 16 bits instead
 of six, three instead of four of them multiplications, for which a Zen 3 has two ports. Which words go together is found
 when a weight is packed (`ConvPacking.pair`), and where they lie is read beside it:
 
-for s in pairs:    acc += widen(dot(left[places[2 s]], weight[2 s]) + dot(left[places[2 s + 1]], weight[2 s + 1]))
-for s in the rest: acc += widen(dot(left[places[s]], weight[s]))
+for s in pairs:    acc += widen(dot(left + places[2 s], weight[2 s]) + dot(left + places[2 s + 1], weight[2 s + 1]))
+for s in the rest: acc += widen(dot(left + places[s], weight[s]))
 """
 
 from collections.abc import Callable
@@ -59,11 +59,11 @@ def sum_pairs(
         def place(word, order=0):
             orders = tile.count // paired
             at = [inside["panel"].loop_var * orders + order, *tap, word]
-            return tirx.BufferLoad(places, at).astype("int32")
+            return tirx.BufferLoad(places, at)
 
         tile = _Tile(inside["step"].body, dot, registers, paired, place)
         words = int(places.shape[-1]) - 1
-        pairs = place(words)
+        pairs = place(words).astype("int32")
         stretch = [prefetch_lines(inside, weight, tile.count, words, 1, 0)] if fetch else []
         both = [tile.loop(2, 0, pairs), tile.loop(1, 2 * pairs, words - 2 * pairs)]
         code = tvm.ir.StringImm(intrin.in_memory_code(dot.lanes))
@@ -116,11 +116,12 @@ class _Tile:
         *row, element = (r.min for r in self.left.region)
         panel, *tap = [r.min for r in self.weight.region][:3]
         *pixel, output = (r.min for r in self.acc.region)
+        run = tirx.address_of(tirx.BufferLoad(self.left.source, [*row, element]))
         sums: list[Any] = [None] * self.count
         for word in words:
             for v in range(self.count):
-                at = element + self.place(word, v // self.paired) * self.dot.depth
-                a = intrin.repeated(self.left.source.vload([*row, at], "uint8x4"), lanes)
+                start = self.place(word, v // self.paired)
+                a = intrin.repeated_from_memory(run, start, lanes)
                 at = [panel + v, *tap, word, 0, 0]
                 if sums[v] is None and v < self.held:
                     b = self.weight.source.vload(at, f"int8x{4 * lanes}")

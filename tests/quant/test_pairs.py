@@ -66,7 +66,7 @@ def test_a_packed_weight_in_pairs_is_the_same_weight(vectors: int) -> None:
     for panel, row in np.ndindex(4, 3):
         *found, pairs = places[panel // vectors, row, 0]
         for word, place in enumerate(found):
-            assert np.array_equal(paired[panel, row, 0, word], packed[panel, row, 0, place])
+            assert np.array_equal(paired[panel, row, 0, word], packed[panel, row, 0, place // 4])
         together = paired[panel, row, 0, : 2 * pairs].astype(int).reshape(pairs, 2, 8, 2, 2)
         for sign in (1, -1):
             assert np.maximum(sign * together, 0).sum((1, -1)).max(initial=0) <= LARGEST_SUM
