@@ -30,6 +30,7 @@ from lowgemm.schedules._panels import (
     fixed,
     function_attributes,
     many_rows,
+    size,
     when,
 )
 from lowgemm.schedules._vectors import fold
@@ -48,6 +49,11 @@ _CHUNK = 512
 # Vectors of a chunk that becomes float32 in memory.
 _CONVERTED_VECTORS = 512
 _CONVERTING_LANES = 16
+# Steps of an iteration, at least: what counts them takes slots of the six a cycle, of which a tall tile leaves few, and
+# another program on the same core fewer. Of float32, which needs no conversion, LLVM holds so many weights in registers
+# that it spills sums of four rows by three vectors, unless there are fewer steps.
+_UNROLLED = 4
+_UNROLLED_FLOAT32 = 2
 # Elements behind each row of a chunk of activations.
 _ROW_PADDING = 16
 # Columns of a block, whose sums stay in the second cache.
@@ -224,17 +230,27 @@ class _Kernel:
         at = panel * self.width + vector * self.lanes
         return values.vload([group, at], f"float32x{self.lanes}")
 
-    def each_step(self, first, last, body: Callable) -> None:
-        """Emit `body(step, word, place in the word)` for all steps, counted from the first, which begins a word."""
-        start = fixed(tirx.truncdiv(first, self.steps))
-        whole = fixed(tirx.truncdiv(last - first, self.steps))
+    def each_step(self, first, last, body: Callable, of: int | None = None) -> None:
+        """Emit `body(step, word, place in the word)` for all steps, counted from the first, which begins a word.
+
+        Words have `of` steps, or as many as where weights are kept.
+        """
+        each = of or self.steps
+        start = fixed(tirx.truncdiv(first, each))
+        least = _UNROLLED_FLOAT32 if self.form.layout.kind == "float32" else _UNROLLED
+        words = max(1, least // each)
+        together = words * each
+        whole = fixed(tirx.truncdiv(last - first, together))
         with T.serial(0, whole) as number:
-            for place in range(self.steps):
-                body(number * self.steps + place, start + number, place)
-        if self.steps > 1:
-            rest = fixed(tirx.truncmod(last - first, self.steps))
-            with T.serial(0, rest) as place:
-                body(whole * self.steps + place, start + whole, place)
+            for word, place in itertools.product(range(words), range(each)):
+                at = number * words + word
+                body(at * each + place, start + at, place)
+        if together > 1:
+            rest = fixed(tirx.truncmod(last - first, together))
+            with T.serial(0, rest) as more:
+                step = fixed(whole * together + more)
+                place = tirx.truncmod(step, each) if each > 1 else 0
+                body(step, start + tirx.truncdiv(step, each), place)
 
     def zeros(self):
         """A vector of zeros."""
@@ -405,8 +421,7 @@ class _Many(_Kernel):
                                 for i, (place, _, _) in enumerate(places):
                                     registers[i] = inner[place]
                         if chunk:
-                            with T.serial(0, steps) as step:
-                                multiply(step, None, None)
+                            self.each_step(size(0), steps, multiply, 1)
                         else:
                             self.each_step(start, fixed(start + steps), multiply)
                         if not self.form.scaled:
