@@ -12,6 +12,7 @@ multiplications on some CPUs.
 import contextlib
 import itertools
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import tvm
@@ -356,12 +357,22 @@ class _Few(_Kernel):
 class _Many(_Kernel):
     """Blocks of tiles, and chunks of weights that become float32 in memory."""
 
+    @property
+    def converting(self) -> bool:
+        """Whether they do; otherwise weights become float32 in registers."""
+        kind = self.form.layout.kind
+        return self.lanes == _CONVERTING_LANES and not self.form.pairs and kind != "float32"
+
     def product(self) -> None:
         """Emit the loops; before them, sums of activations, if the form says so."""
         if self.form.summed:
             with T.parallel(0, self.m) as row:
                 self.sum_groups(row)
-        many_rows(self.m, self.panels, self.args.tasks, self.config, self._block)
+        weight = self.args.weight.ty
+        held = fixed(prod(weight.shape) * (tvm.DataType(str(weight.dtype)).bits // 8))
+        # A block that makes float32 of its weights does so for many rows.
+        read = None if self.converting else held
+        many_rows(self.m, self.panels, self.args.tasks, self.config, self._block, read)
 
     def _block(self, block: RowBlock, first_panel, panels) -> None:
         config = self.config
@@ -370,15 +381,10 @@ class _Many(_Kernel):
         part = height * self.vectors
         inner = Vectors(part * config.together, self.lanes)
         total = Vectors(part * config.together, self.lanes) if self.form.scaled else inner
-        converting = (
-            self.lanes == _CONVERTING_LANES
-            and not self.form.pairs
-            and self.form.layout.kind != "float32"
-        )
         # Of whole words, as chunks begin with one.
         words = _CONVERTED_VECTORS // (self.vectors * self.steps)
-        length = words * self.steps if converting else _CHUNK
-        chunk = Vectors(length * self.vectors, self.lanes) if converting else None
+        length = words * self.steps if self.converting else _CHUNK
+        chunk = Vectors(length * self.vectors, self.lanes) if self.converting else None
         # Far apart in memory, rows would take the same places of a cache.
         rows = T.alloc_buffer((height, length + _ROW_PADDING), self.operand)
 

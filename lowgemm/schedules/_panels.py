@@ -20,6 +20,9 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+# Low blocks have a tile for so many bytes of weights, in whose time these are read, and so many tiles at least.
+_BYTES_A_TILE = 256 * 1024
+_LEAST_TILES = 2
 # artifact.objects.EXACT_BUFFERS
 _EXACT_BUFFERS = "lowgemm.exact_buffers"
 
@@ -29,7 +32,7 @@ class PanelConfig:
     """The knobs of a panel product.
 
     A tile has at most `rows` rows. `several[i]` panels are taken at once where there are `i + 1` rows in all. A block
-    has `block` tiles, and at most `together` panels.
+    has at most `block` tiles, and at most `together` panels.
     """
 
     rows: int
@@ -106,14 +109,14 @@ def _chosen(m, values: tuple[int, ...]):
 
 
 class RowBlock:
-    """Neighbouring tiles of rows, as the loops see them that `many_rows` has open."""
+    """Neighbouring tiles of rows, as the loops see them that `many_rows` has open: block `number` of `blocks`."""
 
-    def __init__(self, m, config: PanelConfig, tiles, number) -> None:
+    def __init__(self, m, config: PanelConfig, tiles, blocks, number) -> None:
         self._config = config
         self._low = fixed(tirx.truncdiv(m, tiles))
         self._more = fixed(tirx.truncmod(m, tiles))
-        self._first = fixed(number * config.block)
-        self._last = fixed(tirx.min((number + 1) * config.block, tiles))
+        self._first = fixed(tirx.truncdiv(number * tiles, blocks))
+        self._last = fixed(tirx.truncdiv((number + 1) * tiles, blocks))
         self.row = fixed(self._start(self._first))
         self.rows = fixed(self._start(self._last) - self.row)
 
@@ -131,20 +134,31 @@ class RowBlock:
 
 
 def many_rows(
-    m, panels, tasks, config: PanelConfig, body: Callable[[RowBlock, Any, Any], None]
+    m,
+    panels,
+    tasks,
+    config: PanelConfig,
+    body: Callable[[RowBlock, Any, Any], None],
+    weight_bytes=None,
 ) -> None:
     """Emit the product of more rows, in at least `tasks` parallel tasks if there is enough to do.
 
     `body(block, panel, panels)` emits that of a block of rows and neighbouring panels, at most `config.together`.
+
+    If the body begins with work on its rows, `weight_bytes` says how much it reads beside them. Of low blocks rows stay
+    near, and fewer tasks have the same rows to work on; but large weights come from afar for each block.
     """
     tiles = fixed(tirx.truncdiv(m + config.rows - 1, config.rows))
     blocks = fixed(tirx.truncdiv(tiles + config.block - 1, config.block))
+    if weight_bytes is not None:
+        height = tirx.max(tirx.truncdiv(weight_bytes, size(_BYTES_A_TILE)), size(_LEAST_TILES))
+        blocks = fixed(tirx.max(blocks, tirx.truncdiv(tiles, height)))
     most = tirx.min(tirx.truncdiv(blocks * panels, tasks), size(config.together))
     together = fixed(tirx.max(most, size(1)))
     parts = fixed(tirx.truncdiv(panels + together - 1, together))
     with T.parallel(0, blocks * parts) as task:
         first = fixed(tirx.truncmod(task, parts) * together)
-        block = RowBlock(m, config, tiles, fixed(tirx.truncdiv(task, parts)))
+        block = RowBlock(m, config, tiles, blocks, fixed(tirx.truncdiv(task, parts)))
         body(block, first, fixed(tirx.min(together, panels - first)))
 
 

@@ -347,6 +347,24 @@ def test_threads_share_columns_and_rows(isa: str) -> None:
         ops.set_num_threads(before)
 
 
+@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("columns", [40, 2000], ids=["low blocks", "high blocks"])
+def test_rows_do_not_depend_on_their_block(columns: int, isa: str) -> None:
+    """Of large weights, a block has more rows."""
+    rng = np.random.default_rng(11)
+    product = case("float32", normal(rng, 300, columns), isa)
+    a = normal(rng, 215, 300)
+    expected = np.concatenate([product.packed(a[at : at + 5]) for at in range(0, len(a), 5)])
+    before = ops.get_num_threads()
+    try:
+        for threads in (1, 3):
+            ops.set_num_threads(threads)
+            for rows in (7, 13, 50, 97, 215):
+                assert (product.packed(a[:rows]) == expected[:rows]).all()
+    finally:
+        ops.set_num_threads(before)
+
+
 def test_no_rows_give_none() -> None:
     packed = ops.pack_float_gemm(np.ones((3, 4), np.float32))
     assert packed(np.ones((0, 3), np.float32)).shape == (0, 4)
