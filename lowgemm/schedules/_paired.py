@@ -86,9 +86,9 @@ class _Tile:
         self.block, self.values = step.block, list(step.iter_values)
         *self.pixels, self.vectors, self.lane, self.depth = loops
         self.acc, self.left, self.weight = self.block.reads
-        # So many weight vectors find a register beside accumulators, ones, the sums of a pixel, and two operands.
+        # So many weight vectors find a register beside accumulators, ones, two words of a pixel, and two products.
         accumulators = prod(int(loop.extent) for loop in self.pixels) * self.count
-        self.held = registers - accumulators - 1 - self.count - 2
+        self.held = registers - accumulators - 1 - 2 - 2
 
     @property
     def count(self) -> int:
@@ -110,32 +110,41 @@ class _Tile:
         return tirx.For(step, 0, trips, tirx.ForKind.SERIAL, nest)
 
     def _statements(self, words: list) -> list:
-        """acc += widen(sum over `words` of dot(left, weight)), for a pixel and all vectors; the sums of one word of all
-        vectors first, as its broadcast is then used up."""
+        """acc += widen(sum over `words` of dot(left, weight)), for a pixel and all vectors.
+
+        Vectors come one after the other, so that the sums of only one are in registers at a time.
+        """
         lanes, statements = self.dot.lanes, []
         *row, element = (r.min for r in self.left.region)
         panel, *tap = [r.min for r in self.weight.region][:3]
         *pixel, output = (r.min for r in self.acc.region)
         run = tirx.address_of(tirx.BufferLoad(self.left.source, [*row, element]))
-        sums: list[Any] = [None] * self.count
-        for word in words:
-            for v in range(self.count):
-                start = self.place(word, v // self.paired)
-                a = intrin.repeated_from_memory(run, start, lanes)
+
+        def bound(value, name: str, dtype: str):
+            variable = tirx.Var(name, dtype)
+            statements.append(tirx.Bind(variable, value))
+            return variable
+
+        held = self.held
+        for v in range(self.count):
+            if v % self.paired == 0:
+                starts = [self.place(word, v // self.paired) for word in words]
+                repeated = [intrin.repeated_from_memory(run, start, lanes) for start in starts]
+                repeated = [bound(value, "word", f"uint8x{4 * lanes}") for value in repeated]
+            sums = None
+            for word, a in zip(words, repeated, strict=True):
                 at = [panel + v, *tap, word, 0, 0]
-                if sums[v] is None and v < self.held:
+                if held > 0:
+                    held -= 1
                     b = self.weight.source.vload(at, f"int8x{4 * lanes}")
                     total = intrin.byte_products(a, b, lanes)
                 else:
                     b = tirx.address_of(tirx.BufferLoad(self.weight.source, at))
                     total = intrin.byte_products_in_memory(a, b, lanes)
-                if sums[v] is not None:
-                    total = sums[v] + total
-                sums[v] = tirx.Var("sums", f"int16x{2 * lanes}")
-                statements.append(tirx.Bind(sums[v], total))
-        for v in range(self.count):
+                sums = total if sums is None else sums + total
+            sums = bound(sums, "sums", f"int16x{2 * lanes}")
             at = [*pixel, output + v * lanes]
             acc = self.acc.source.vload(at, f"int32x{lanes}")
-            total = intrin.accumulate_sums(acc, sums[v], lanes)
+            total = intrin.accumulate_sums(acc, sums, lanes)
             statements.append(self.acc.source.vstore(at, total))
         return statements
