@@ -164,12 +164,19 @@ def in_memory_code(lanes: int) -> str:
 
 
 def accumulate_sums(acc, sums, lanes: int) -> Any:
-    """vpmaddwd with ones and vpaddd: `acc` plus both sums of 16 bits of each lane."""
+    """vpmaddwd with ones and vpaddd: `acc` plus both sums of 16 bits of each lane.
+
+    LLVM is not told that it is a sum. The terms of a short one, whose loop it unrolls, it would add up in an order of
+    its own, with partial sums for which there are no registers.
+    """
     add = "llvm.x86.avx512.pmaddw.d.512" if lanes == 16 else "llvm.x86.avx2.pmadd.wd"
     ones = T.broadcast(T.int16(1), 2 * lanes)
-    return acc + T.call_llvm_pure_intrin(
+    widened: Any = T.call_llvm_pure_intrin(
         T.llvm_lookup_intrinsic_id(add), sums, ones, dtype=f"int32x{lanes}"
     )
+    fence, floats = T.llvm_lookup_intrinsic_id("llvm.arithmetic.fence"), f"float32x{lanes}"
+    same = T.call_llvm_pure_intrin(fence, T.reinterpret(acc + widened, dtype=floats), dtype=floats)
+    return T.reinterpret(same, dtype=f"int32x{lanes}")
 
 
 def repeated(word, lanes: int) -> Any:
