@@ -4,6 +4,7 @@ from lowgemm.intrin._acc16 import saturating_dot as saturating_dot
 from lowgemm.intrin._bfloat16 import bfloat16_dot as bfloat16_dot
 from lowgemm.intrin._bfloat16 import defining_bfloat16_dot as defining_bfloat16_dot
 from lowgemm.intrin._bytes import gather_words as gather_words
+from lowgemm.intrin._bytes import interleave_channels as interleave_channels
 from lowgemm.intrin._bytes import interleave_pair as interleave_pair
 from lowgemm.intrin._bytes import interleave_rows as interleave_rows
 from lowgemm.intrin._bytes import narrow as narrow

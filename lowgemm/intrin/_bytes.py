@@ -3,6 +3,7 @@
 """Rearrangements between bytes and 32-bit lanes that work within 16 bytes, as s_tir tensor intrinsics.
 
     interleave      W[j, k, q] = the bytes X[0.., 16 k + 4 j + q] as one word         vpunpck
+    channels        Y[i, c] = the byte X[c, i]                                        vpshufb
     narrow          Y[k, j, q] = the code nearest to C[j, k, q] as a byte             vpack
 
 `j` counts four vectors, `k` the 16-byte chunks of one, `q` the 32-bit lanes of a chunk: `packing.DepthwisePacking`.
@@ -82,6 +83,46 @@ def interleave_rows(rows: int, distance: int, depth: int, chunks: int) -> str:
             T.reads(X[0:span, 0, 0, 0:size])
             T.writes(W[0:4, 0:chunks, 0:4])
             store(X, W)
+
+    TensorIntrin.register(name, desc, impl)
+    return name
+
+
+@functools.cache
+def interleave_channels(channels: int, dtype: str) -> str:
+    """The name of the intrinsic that interleaves 16 bytes each of so many rows, as NCHW becomes NHWC."""
+    name = f"lowgemm_interleave_{channels}_channels_{dtype}"
+    size = 16
+
+    @_script.prim_func(s_tir=True)
+    def desc(
+        X: T.Buffer((channels, size), dtype, offset_factor=1, strides=[T.int32(), 1]),
+        Y: T.Buffer((size, channels), dtype, offset_factor=1),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(X[0:channels, 0:size])
+            T.writes(Y[0:size, 0:channels])
+            for i, c in T.grid(size, channels):
+                with T.sblock("update"):
+                    vi, vc = T.axis.remap("SS", [i, c])
+                    Y[vi, vc] = X[vc, vi]
+
+    def store(x, y) -> None:
+        rows = [x.vload([c, 0], dtype=f"{dtype}x{size}") for c in range(channels)]
+        turn = [c * size + i for i in range(size) for c in range(channels)]
+        for first in range(0, size * channels, size):
+            at = [first // channels, T.ramp(T.int32(first % channels), 1, size)]
+            build.buffer_store(y, tirx.Shuffle(rows, turn[first : first + size]), at)
+
+    @_script.prim_func(s_tir=True)
+    def impl(
+        X: T.Buffer((channels, size), dtype, offset_factor=1, strides=[T.int32(), 1]),
+        Y: T.Buffer((size, channels), dtype, offset_factor=1),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(X[0:channels, 0:size])
+            T.writes(Y[0:size, 0:channels])
+            store(X, Y)
 
     TensorIntrin.register(name, desc, impl)
     return name

@@ -5,6 +5,7 @@ import math
 import tvm
 from tvm import s_tir
 
+from lowgemm import intrin
 from lowgemm.schedules import _steps
 
 # Elements that are worth a thread, and iterations that are enough for all threads.
@@ -111,15 +112,20 @@ def schedule_quantize(func: tvm.tirx.PrimFunc) -> tvm.tirx.PrimFunc:
     dst = sch.get_sblock("dst")
     if len(sch.get_loops(dst)) != 4 or not _has_block(sch, "rows"):
         return schedule_elementwise(func, 16)
-    n, h, _, c = sch.get_loops(dst)
+    n, h, w, c = sch.get_loops(dst)
     block = sch.fuse(n, h)
     sch.parallel(block)
-    if _steps.extent(sch, c) <= 4:
-        sch.unroll(c)
     rows = sch.get_sblock("rows")
     sch.compute_at(rows, block, preserve_unit_loops=True)
     *_, column = sch.get_loops(rows)
     _steps.vectorize_innermost(sch, column, 16)
+    channels = _steps.extent(sch, c)
+    if channels <= 4 and _steps.extent(sch, w) % 16 == 0:
+        _, pixels = sch.split(w, [None, 16])
+        dtype = str(sch.get(dst).writes[0].source.ty.dtype)
+        sch.tensorize(pixels, intrin.interleave_channels(channels, dtype))
+    elif channels <= 4:
+        sch.unroll(c)
     return sch.mod["main"]
 
 

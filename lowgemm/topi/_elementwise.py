@@ -18,7 +18,7 @@ def qadd(size: int, a_dtype: str, b_dtype: str, out_dtype: str) -> tvm.tirx.Prim
     params = te.placeholder((_epilogue.ADD_PARAMS,), "float32", name="params")
     dst = te.compute(
         (size,),
-        lambda i: _epilogue.add(a[i], b[i], params).astype(out_dtype),
+        lambda i: _epilogue.narrowed(*_epilogue.sum_steps(a[i], b[i], params), out_dtype),
         name="dst",
     )
     return te.create_prim_func([a, b, params, dst])
@@ -39,8 +39,8 @@ def qmul(
     def value(p, c):
         other = b[c] if per_channel else b[p, c]
         product = (a[p, c].astype("float32") - params[0]) * (other.astype("float32") - params[1])
-        q = _epilogue.quantized_from(product * params[2], params[3], params[4], params[5])
-        return q.astype(out_dtype)
+        real = product * params[2]
+        return _epilogue.narrowed(real, params[3], params[4], params[5], out_dtype)
 
     dst = te.compute((pixels, channels), value, name="dst")
     return te.create_prim_func([a, b, params, dst])
@@ -57,8 +57,7 @@ def quantize(shape: tuple[int, ...], out_dtype: str) -> tvm.tirx.PrimFunc:
     low, high = (0, 255) if out_dtype == "uint8" else (-128, 127)
 
     def code(*i):
-        value = _epilogue.quantized_from(x(*i) / params[0], params[1], f32(low), f32(high))
-        return value.astype(out_dtype)
+        return _epilogue.narrowed(x(*i) / params[0], params[1], f32(low), f32(high), out_dtype)
 
     if len(shape) != 4 or shape[1] == 1 or shape[2] * shape[3] == 1:
         dst = te.compute(shape, code, name="dst")

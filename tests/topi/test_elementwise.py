@@ -263,8 +263,10 @@ def check_lookup(level: str | CpuTarget, source: str, target: str, size: int) ->
     assert np.array_equal(kernels.run(graph, level, {"x": x})["y"], want)
 
 
-# Maps change their order, the others keep it; one pixel and one channel are both.
+# Maps change their order, the others keep it; one pixel and one channel are both. Few channels are interleaved by
+# vectors of 16 pixels where these divide a row.
 SHAPES = [(300,), (2, 3, 7), (2, 19, 5, 6), (1, 3, 8, 20), (1, 24, 1, 1), (1, 1, 5, 7)]
+SHAPES += [(2, 3, 3, 48), (1, 2, 5, 16), (1, 4, 1, 32), (1, 5, 2, 16)]
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
