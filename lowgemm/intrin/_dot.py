@@ -115,12 +115,13 @@ def _summed_desc(dot: Dot):
 
 
 _IN_MEMORY = """
-define internal <{bytes} x i8> @{repeat}(ptr %run, i16 %start) alwaysinline {{
+define internal <{bytes} x i8> @{repeat}(ptr %run, i16 %start, i32 %further) alwaysinline {{
   %at = zext i16 %start to i64
-  %address = getelementptr i8, ptr %run, i64 %at
+  %first = getelementptr i8, ptr %run, i64 %at
+  %address = getelementptr i8, ptr %first, i32 %further
   %word = load i32, ptr %address, align 1
-  %first = insertelement <{lanes} x i32> poison, i32 %word, i64 0
-  %each = shufflevector <{lanes} x i32> %first, <{lanes} x i32> poison, <{lanes} x i32> zeroinitializer
+  %one = insertelement <{lanes} x i32> poison, i32 %word, i64 0
+  %each = shufflevector <{lanes} x i32> %one, <{lanes} x i32> poison, <{lanes} x i32> zeroinitializer
   %bytes = bitcast <{lanes} x i32> %each to <{bytes} x i8>
   ret <{bytes} x i8> %bytes
 }}
@@ -148,11 +149,14 @@ def byte_products_in_memory(a, b, lanes: int) -> Any:
     return T.call_extern(f"int16x{2 * lanes}", _in_memory(lanes), a, b)
 
 
-def repeated_from_memory(run, start, lanes: int) -> Any:
-    """In each lane the four bytes from byte `start`, uint16, of the run at the address `run` on, inside of what is
-    marked with `in_memory_code`: `start` is part of the load's address, where TVM's index takes two instructions more.
+def repeated_from_memory(run, start, further, lanes: int) -> Any:
+    """In each lane the four bytes from byte `start`, uint16, on of the run that lies `further` bytes, int32, behind the
+    address `run`, inside of what is marked with `in_memory_code`.
+
+    Both are part of the load's address, if `further` is constant: `start` takes no instruction, as it does in TVM's
+    indices, and all runs share the registers of one.
     """
-    return T.call_extern(f"uint8x{4 * lanes}", _repeat(lanes), run, start)
+    return T.call_extern(f"uint8x{4 * lanes}", _repeat(lanes), run, start, further)
 
 
 def in_memory_code(lanes: int) -> str:

@@ -14,7 +14,7 @@ from math import prod
 from typing import Any
 
 import tvm
-from tvm import s_tir, tirx
+from tvm import s_tir, sym, tirx
 
 from lowgemm import intrin
 from lowgemm.intrin import Dot
@@ -109,16 +109,34 @@ class _Tile:
             nest = with_loop_body(loop, nest)
         return tirx.For(step, 0, trips, tirx.ForKind.SERIAL, nest)
 
+    def _run(self) -> tuple[Any, Any]:
+        """The address of the first pixel's run, and how many bytes behind it this pixel's is."""
+        indices = [r.min for r in self.left.region]
+        further: Any = tirx.const(0, "int32")
+        for dim, extent in enumerate(self.left.source.shape):
+            moved = sum(loop.loop_var * self._factor(indices[dim], loop) for loop in self.pixels)
+            further = further * extent + moved
+            indices[dim] = indices[dim] - moved
+        return tirx.address_of(tirx.BufferLoad(self.left.source, indices)), further
+
+    def _factor(self, index, loop: tirx.For):
+        """By how much `index` of the block grows from one iteration of a loop around it to the next."""
+        factor: Any = tirx.const(0, "int32")
+        for axis, value in zip(self.block.iter_vars, self.values, strict=True):
+            step = _coefficient(value, loop.loop_var)
+            if not (isinstance(step, tirx.IntImm) and step.value == 0):
+                factor = factor + step * _coefficient(index, axis.var)
+        return factor
+
     def _statements(self, words: list) -> list:
         """acc += widen(sum over `words` of dot(left, weight)), for a pixel and all vectors.
 
         Vectors come one after the other, so that the sums of only one are in registers at a time.
         """
         lanes, statements = self.dot.lanes, []
-        *row, element = (r.min for r in self.left.region)
         panel, *tap = [r.min for r in self.weight.region][:3]
         *pixel, output = (r.min for r in self.acc.region)
-        run = tirx.address_of(tirx.BufferLoad(self.left.source, [*row, element]))
+        run, further = self._run()
 
         def bound(value, name: str, dtype: str):
             variable = tirx.Var(name, dtype)
@@ -129,7 +147,9 @@ class _Tile:
         for v in range(self.count):
             if v % self.paired == 0:
                 starts = [self.place(word, v // self.paired) for word in words]
-                repeated = [intrin.repeated_from_memory(run, start, lanes) for start in starts]
+                repeated = [
+                    intrin.repeated_from_memory(run, start, further, lanes) for start in starts
+                ]
                 repeated = [bound(value, "word", f"uint8x{4 * lanes}") for value in repeated]
             sums = None
             for word, a in zip(words, repeated, strict=True):
@@ -148,3 +168,8 @@ class _Tile:
             total = intrin.accumulate_sums(acc, sums, lanes)
             statements.append(self.acc.source.vstore(at, total))
         return statements
+
+
+def _coefficient(expression, variable):
+    """That of a variable in an expression that is linear in it."""
+    return sym.detect_linear_equation(expression, [variable])[0]

@@ -32,6 +32,8 @@ FEWER = Conv((1, 64, 56, 56), 64, (3, 3), pads=(1, 1, 1, 1))
 # An image of which too many windows stick out to be read where it lies, and one that is, without VNNI.
 DEPTHWISE = Conv((1, 64, 14, 14), 64, (3, 3), pads=(1, 1, 1, 1), group=64)
 DIRECT = Conv((1, 64, 56, 56), 64, (3, 3), (2, 2), pads=(1, 1, 1, 1), group=64)
+# Of tiles of 13 pixels, whose sums leave three registers of sixteen.
+TALL = Conv((1, 192, 26, 26), 384, (3, 3), (2, 2), pads=(1, 1, 1, 1))
 # A layer that a network ends with, and one with the weights in another order.
 POINTWISE = Conv((1, 512, 7, 7), 512)
 GEMM = Conv((1, 512), 1024)
@@ -48,6 +50,7 @@ LAYERS = {
     "gemm-quads": GEMM,
     "conv-5x5-words": CONV,
     "conv-1x1-words": POINTWISE,
+    "conv-3x3-words": TALL,
     "gemm-words": GEMM,
 }
 # Of which 16 bits hold the sum of two or four products, or of four if large words go with small ones. Of the weights of
