@@ -5,6 +5,7 @@ vector, a tap one row (or one point) of the filter window, and `d` the products 
 load then feeds one instruction, and the panels are read front to back.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -384,13 +385,13 @@ class WinogradPacking(ConvPacking):
 Interleaving = Literal["own", "each", "aligned"]
 
 
-class ChannelBlocks:
+class ChannelBlocks(ABC):
     """Blocks of `channels`, of which the last one overlaps the one before rather than stick out, if there is one."""
 
     @property
+    @abstractmethod
     def channels(self) -> int:
         """Channels of a block."""
-        raise NotImplementedError
 
     def blocks(self, channels: int) -> int:
         """Blocks that hold `channels`."""

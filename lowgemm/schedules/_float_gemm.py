@@ -246,12 +246,11 @@ class _Kernel:
             for word, place in itertools.product(range(words), range(each)):
                 at = number * words + word
                 body(at * each + place, start + at, place)
-        if together > 1:
-            rest = fixed(tirx.truncmod(last - first, together))
-            with T.serial(0, rest) as more:
-                step = fixed(whole * together + more)
-                place = tirx.truncmod(step, each) if each > 1 else 0
-                body(step, start + tirx.truncdiv(step, each), place)
+        rest = fixed(tirx.truncmod(last - first, together))
+        with T.serial(0, rest) as more:
+            step = fixed(whole * together + more)
+            place = tirx.truncmod(step, each) if each > 1 else 0
+            body(step, start + tirx.truncdiv(step, each), place)
 
     def zeros(self):
         """A vector of zeros."""
@@ -368,10 +367,12 @@ class _Many(_Kernel):
         if self.form.summed:
             with T.parallel(0, self.m) as row:
                 self.sum_groups(row)
-        weight = self.args.weight.ty
-        held = fixed(prod(weight.shape) * (tvm.DataType(str(weight.dtype)).bits // 8))
-        # A block that makes float32 of its weights does so for many rows.
-        read = None if self.converting else held
+        read = None
+        if (
+            not self.converting
+        ):  # else a block makes float32 of its weights, and has many rows for that
+            weight = self.args.weight.ty
+            read = fixed(prod(weight.shape) * (tvm.DataType(str(weight.dtype)).bits // 8))
         many_rows(self.m, self.panels, self.args.tasks, self.config, self._block, read)
 
     def _block(self, block: RowBlock, first_panel, panels) -> None:
