@@ -31,11 +31,10 @@ def vectorize_innermost(sch: s_tir.Schedule, loop, width: int, uniform: int | No
     """for i in n  ->  for io in n/v: for ii in vectorized(v)
 
     `v` divides `n` and `uniform` (the stride at which a guard in the body can change, so that no vector straddles it),
-    and is at most `width`.
+    and is `vector_width`'s, at most `width`.
     """
     n = extent(sch, loop)
-    step = gcd(n, uniform) if uniform else n
-    v = max(d for d in range(1, min(width, step) + 1) if step % d == 0)
+    v = vector_width(gcd(n, uniform) if uniform else n, width)
     if v > 1:
         _, inner = sch.split(loop, [None, v])
         sch.vectorize(inner)
