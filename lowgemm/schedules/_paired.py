@@ -28,6 +28,7 @@ from lowgemm.schedules._marked import (
 )
 from lowgemm.schedules._prefetch import prefetch_lines
 from lowgemm.schedules._steps import Sums
+from lowgemm.tiling import held_weights
 
 
 def sum_pairs(
@@ -86,9 +87,8 @@ class _Tile:
         self.block, self.values = step.block, list(step.iter_values)
         *self.pixels, self.vectors, self.lane, self.depth = loops
         self.acc, self.left, self.weight = self.block.reads
-        # So many weight vectors find a register beside accumulators, ones, two words of a pixel, and two products.
         accumulators = prod(int(loop.extent) for loop in self.pixels) * self.count
-        self.held = registers - accumulators - 1 - 2 - 2
+        self.held = held_weights(accumulators, registers)
 
     @property
     def count(self) -> int:

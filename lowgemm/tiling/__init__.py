@@ -44,6 +44,7 @@ from lowgemm.tiling._grouped import check_grouped_config as check_grouped_config
 from lowgemm.tiling._grouped import default_grouped_config as default_grouped_config
 from lowgemm.tiling._grouped import grouped_fits as grouped_fits
 from lowgemm.tiling._grouped import grouped_packing as grouped_packing
+from lowgemm.tiling._registers import held_weights as held_weights
 from lowgemm.tiling._registers import summing_target as summing_target
 from lowgemm.tiling._registers import tile_registers as tile_registers
 from lowgemm.tiling._tiles import TileConfig as TileConfig

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from lowgemm.packing import ConvPacking, ConvShape, dot_layout
 from lowgemm.targets import CpuTarget
 from lowgemm.tiling._balance import balanced_divisor, parallel_loss
-from lowgemm.tiling._registers import tile_registers
+from lowgemm.tiling._registers import paired_cost, tile_registers
 
 # Below this an image is so small against the weights that panels of weights are the blocks to share among threads.
 FEW_PIXELS = 400
@@ -13,6 +13,9 @@ FEW_PIXELS = 400
 SERIAL_MACS = 200_000
 # Bytes of weights that stay in the second cache beside all else.
 _NEAR_WEIGHTS = 128 * 1024
+
+# What the copy that a tile needs takes more, for one vector of outputs: a fifth for three (56x56 144 -> 24, avx2).
+_STAGING = 0.6
 
 # AVX2's choices, from spaces that were measured in full on a Zen 3 (benchmarks/records/tuning-spaces.json). Fewer
 # pixels than this do not pay for storing weights again in 16 bits:
@@ -156,14 +159,14 @@ def _register_tile(
     shape: ConvShape, target: CpuTarget, panels: int, packing: ConvPacking
 ) -> tuple[int, int, int]:
     """(rows, columns, vectors) with the least waste on this shape; larger tiles where several waste the same."""
-    steps = _steps(packing)
     best: tuple[float, tuple[int, int, int]] | None = None
     pixels = shape.out_height * shape.out_width
     # Of one pixel, each weight vector is used once, straight from memory: only chains of accumulators count.
     one = shape.out_images * pixels == 1
-    widening = target.dot_depth == 2 and _is_avx2(target) and pixels <= _AVX2_WIDENED and not one
     # Three vectors by three pixels spill in 16 registers: half the speed of any neighbour (56x56 144 -> 24, avx2).
-    spilling = 3 if _is_avx2(target) else 0
+    spilling = 3 if _is_avx2(target) and not target.paired else 0
+    pixel_tile = ConvConfig(1, 1, 1, 8, 1, "rows", 1)
+    staged = needs_stage(shape, packing, packing.layout.lhs, pixel_tile)
     for vectors in range(1, 13 if one else 5):
         if panels % vectors or vectors == spilling:
             continue
@@ -179,19 +182,36 @@ def _register_tile(
                 covered = (
                     -(-shape.out_height // rows) * rows * (-(-shape.out_width // columns) * columns)
                 )
-                waste = covered / pixels
-                # Instructions per product: the dot products, the loads that feed them, what widens weights, the loop.
-                per_dot = 3 if target.summed else 2 if target.dot_depth == 2 else 1
-                dots = rows * columns * vectors
-                loads = 0.5 * (rows * columns + vectors * (2 if widening else 1))
-                loop = 2.0 / _unroll(packing, target, dots)
-                cost = waste * (per_dot * dots + loads + loop) / dots
-                if _is_avx2(target) and not one:
-                    cost *= _avx2_pressure(dots, vectors, steps, target)
+                cost = covered / pixels * _tile_cost(config, shape, target, packing, one)
+                if not staged and needs_stage(shape, packing, packing.layout.lhs, config):
+                    cost *= 1 + _STAGING / panels
                 if best is None or cost < best[0] - 1e-9:
                     best = (cost, (rows, columns, vectors))
     assert best is not None
     return best[1]
+
+
+def _tile_cost(
+    config: ConvConfig, shape: ConvShape, target: CpuTarget, packing: ConvPacking, one: bool
+) -> float:
+    """What a dot product takes in a tile of `config`, to compare with others; `one` says that there is one pixel."""
+    pixels, vectors = config.rows * config.columns, config.vectors
+    if target.paired and not one:
+        words = packing.padded_run // packing.layout.depth
+        return paired_cost(pixels, vectors, words, target.registers)
+    few = shape.out_height * shape.out_width <= _AVX2_WIDENED
+    widening = target.dot_depth == 2 and _is_avx2(target) and few and not one
+    # Instructions per product: the dot products, the loads that feed them, what widens weights, the loop.
+    per_dot = 3 if target.summed else 2 if target.dot_depth == 2 else 1
+    dots = pixels * vectors
+    loads = 0.5 * (pixels + vectors * (2 if widening else 1))
+    loop = 2.0 / _unroll(packing, target, dots)
+    cost = (per_dot * dots + loads + loop) / dots
+    return (
+        cost * _avx2_pressure(dots, vectors, _steps(packing), target)
+        if _is_avx2(target) and not one
+        else cost
+    )
 
 
 def check_conv_config(shape: ConvShape, target: CpuTarget, config: ConvConfig) -> None:

@@ -19,6 +19,31 @@ def tile_registers(dots: int, vectors: int, target: CpuTarget) -> int:
     return dots + vectors + (1 if vectors == 1 else 2)
 
 
+def held_weights(dots: int, registers: int) -> int:
+    """Weight vectors for which a tile of `dots` accumulators leaves a register, where words are in pairs.
+
+    Beside them are ones, two words of a pixel and two products; other weights are operands in memory.
+    """
+    return max(0, registers - dots - 1 - 2 - 2)
+
+
+def paired_cost(pixels: int, vectors: int, words: int, registers: int) -> float:
+    """The time of a dot product where words are in pairs, by a tile of `pixels` by `vectors`, to that of a good one.
+
+    Multiplications take three quarters of a cycle, and as much is free for 1.5 loads and 3.5 instructions. From 31
+    layers with all tiles on a Zen 3: a tile that keeps to this is good, whichever it is, but for the words that it does
+    not pair. More vectors share an order, and the fewer words there are the fewer pairs fit all.
+    """
+    dots = pixels * vectors
+    held = min(held_weights(dots, registers), 2 * vectors)
+    # Of two words: broadcasts, weights once or for each pixel, and where the words are.
+    from_memory = 2 * pixels + held + (2 * vectors - held) * pixels
+    loads = (from_memory + 2) / (2 * dots)
+    instructions = (5 * dots + 2 * pixels + held + 5) / (2 * dots)
+    alone = max(0.0, 1 - words / (66 * vectors - 18)) ** 2
+    return (1 + alone / 6) * max(1.0, loads / 1.5) * max(1.0, 1 + (instructions - 3.5) / 4)
+
+
 def summing_target(target: CpuTarget, fits: Callable[[CpuTarget], bool]) -> CpuTarget:
     """`target` with as many dot products summed in 16 bits as a weight allows.
 
