@@ -150,15 +150,14 @@ def _avx2_pressure(dots: int, vectors: int, steps: int, target: CpuTarget) -> fl
     With few registers left, loads wait for one; and after a short sum of 16-bit products, which need a register more
     each, the output stage of a large tile finds none.
     """
-    alone = target.summing(target.summed)  # words in pairs or not, the same tiles are good
-    waiting = 1.03 if 16 - tile_registers(dots, vectors, alone) < 4 else 1.0
+    waiting = 1.03 if 16 - tile_registers(dots, vectors, target) < 4 else 1.0
     return waiting * (1 + _AVX2_SHORT * dots if steps < _AVX2_LONG and not target.summed else 1.0)
 
 
 def _register_tile(
     shape: ConvShape, target: CpuTarget, panels: int, packing: ConvPacking
 ) -> tuple[int, int, int]:
-    """(rows, columns, vectors) with the least waste on this shape; larger tiles where several waste the same."""
+    """(rows, columns, vectors) that cost least on this shape, with what they waste, and a copy for their sake."""
     best: tuple[float, tuple[int, int, int]] | None = None
     pixels = shape.out_height * shape.out_width
     # Of one pixel, each weight vector is used once, straight from memory: only chains of accumulators count.
@@ -207,11 +206,9 @@ def _tile_cost(
     loads = 0.5 * (pixels + vectors * (2 if widening else 1))
     loop = 2.0 / _unroll(packing, target, dots)
     cost = (per_dot * dots + loads + loop) / dots
-    return (
-        cost * _avx2_pressure(dots, vectors, _steps(packing), target)
-        if _is_avx2(target) and not one
-        else cost
-    )
+    if one or not _is_avx2(target):
+        return cost
+    return cost * _avx2_pressure(dots, vectors, _steps(packing), target)
 
 
 def check_conv_config(shape: ConvShape, target: CpuTarget, config: ConvConfig) -> None:
