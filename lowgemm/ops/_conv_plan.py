@@ -18,7 +18,7 @@ from lowgemm.ops._call import Call, address_of
 from lowgemm.ops._conv_kernels import Depthwise, Grouped, kernel_for
 from lowgemm.ops._library import Library, kernels, runtime
 from lowgemm.ops._output import EIGHT_BIT, Output, stage_arguments
-from lowgemm.ops._phases import Phase, phases, transposed_size
+from lowgemm.ops._phases import Phase, apart, phases, transposed_size
 from lowgemm.ops._prepared import bits_of
 from lowgemm.packing import (
     FLAT,
@@ -33,6 +33,10 @@ from lowgemm.targets import CpuTarget
 from lowgemm.tiling import row_image
 
 _Packing = ConvPacking | DepthwisePacking | DirectDepthwisePacking | GroupedPacking
+
+
+# Products that a kernel more must save: what takes some 5 us.
+_LEAST_SAVED = 500_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +98,23 @@ class Filters:
             whole = Phase(0, 1, tuple(range(axis.kernel)), axis)
             found = phases(axis, more) if self.transposed else [whole]
             each.append([phase.trimmed() for phase in found])
+        if len(each) == 3:
+            each[0] = self._planes_apart(*each)
         return list(itertools.product(*each))
+
+    def _planes_apart(self, planes: list[Phase], *others: list[Phase]) -> list[Phase]:
+        """`planes`, in parts whose windows stick out alike where kernels for each part are worth what they save."""
+        found = []
+        # Products of a plane with one of the window.
+        each = self.out_channels * self.in_channels // self.groups
+        for axis in others:
+            each *= sum(p.axis.out * p.axis.kernel for p in axis)
+        for phase in planes:
+            parts = apart(phase)
+            saved = _products(phase) - sum(map(_products, parts))
+            pays = saved * each >= _LEAST_SAVED * (len(parts) - 1)
+            found += parts if pays else [phase]
+        return found
 
     def packed(self, packing: _Packing, phase: Sequence[Phase], paired: int = 0) -> _Packed:
         """The weights of a phase in the order of `packing`, or of pairs of words in tiles of `paired` panels."""
@@ -133,6 +153,10 @@ class Filters:
             part = values.clip(-128, 127)
             values = values - part
             yield part.astype(np.int8)
+
+
+def _products(phase: Phase) -> int:
+    return phase.axis.out * phase.axis.kernel
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,8 +275,10 @@ class _Part:
     ) -> None:
         self.symbol = ""
         self._filters = filters
-        shape = _conv_shape(filters, batch, phase)
-        self.other = _window(filters, shape, phase, out_shape)
+        outputs = math.prod(p.axis.out for p in phase)
+        whole = all(p.step == 1 for p in phase) and outputs == math.prod(out_shape[1:-1])
+        shape = _conv_shape(filters, batch, phase, whole)
+        self.other = _window(filters, shape, phase, whole, out_shape)
         self._form = output.form(filters.passes > 1 and not filters.depthwise, False)
         self._kernel = kernel_for(filters, shape, phase, self._form, runtime().threads)
         pixels = filters.depthwise or isinstance(self._kernel, Grouped)
@@ -313,15 +339,14 @@ class _Part:
         return Call(library, self.symbol, arrays, work=self._kernel.shape.macs)
 
 
-def _conv_shape(filters: Filters, batch: int, phase: Sequence[Phase]) -> ConvShape:
-    """The convolution over two axes, or three if it must be, that a phase is."""
+def _conv_shape(filters: Filters, batch: int, phase: Sequence[Phase], whole: bool) -> ConvShape:
+    """The convolution over two axes, or three if it must be, that a phase is; `whole` says that it is all there is."""
     axes = [p.axis for p in phase]
-    plain = all(p.step == 1 for p in phase)
-    if plain and not filters.depthwise and all(axis == Axis(axis.size) for axis in axes):
+    if whole and not filters.depthwise and all(axis == Axis(axis.size) for axis in axes):
         # A matrix product: pixels are rows.
         height, width = row_image(batch * math.prod(axis.size for axis in axes))
         return _two_axes(filters, 1, Axis(height), Axis(width))
-    if plain and len(axes) == 3 and axes[0] == Axis(axes[0].size):
+    if whole and len(axes) == 3 and axes[0] == Axis(axes[0].size):
         batch *= axes.pop(0).size
     if len(axes) == 1:
         # Depthwise kernels make one word of vertical neighbours.
@@ -355,13 +380,17 @@ def _data_shape(shape: ConvShape, pixels: bool) -> tuple[int, ...]:
 
 
 def _window(
-    filters: Filters, shape: ConvShape, phase: Sequence[Phase], out_shape: tuple[int, ...]
+    filters: Filters,
+    shape: ConvShape,
+    phase: Sequence[Phase],
+    whole: bool,
+    out_shape: tuple[int, ...],
 ) -> _View:
-    """The outputs of a phase, with the axes of `shape`'s output."""
+    """The outputs of a phase, with the axes of `shape`'s output; `whole` says that they are all."""
     planes = () if shape.planes == FLAT else (shape.planes.out,)
     extents = (shape.batch, *planes, shape.out_height, shape.out_width, shape.out_channels)
     steps = _compact(out_shape)
-    if all(p.step == 1 for p in phase):
+    if whole:
         return _View(extents, _compact(extents))
     offset = sum(p.first * step for p, step in zip(phase, steps[1:-1], strict=True))
     strides = [p.step * step for p, step in zip(phase, steps[1:-1], strict=True)]

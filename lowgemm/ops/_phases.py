@@ -1,4 +1,4 @@
-"""Transposed convolutions as ordinary ones.
+"""Convolutions as several: transposed ones as ordinary ones, and planes apart whose windows stick out.
 
 A transposed convolution of stride s adds tap t of input q to output q * s + t * d - before. The outputs whose positions
 leave the remainder `first` divided by s get only the taps with t * d = first + before modulo s, and those at
@@ -9,6 +9,7 @@ convolutions of an axis multiply nothing by the zeros that the definition insert
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import groupby
 from math import gcd
 
 from lowgemm.packing import Axis
@@ -31,6 +32,30 @@ class Phase:
         """The same outputs, without taps at the ends of the filter that meet nothing but padding."""
         taps = self.axis.useful_taps
         return replace(self, taps=self.taps[taps.start : taps.stop], axis=self.axis.cut(taps))
+
+
+def apart(phase: Phase) -> list[Phase]:
+    """The outputs of `phase` in runs whose windows' taps meet the input alike; the taps on padding are left out.
+
+    An output of which no tap meets the input has the first, whose products the output stage takes off.
+    """
+    axis = phase.axis
+
+    def met(output: int) -> tuple[int, int]:
+        start = output * axis.stride - axis.before
+        inside = [k for k in range(axis.kernel) if 0 <= start + k * axis.dilation < axis.size]
+        return (inside[0], inside[-1] + 1) if inside else (0, 1)
+
+    found = []
+    for (begin, end), outputs in groupby(range(axis.out), met):
+        first, *others = outputs
+        cut = axis.cut(range(begin, end))
+        before = cut.before - first * axis.stride
+        after = len(others) * axis.stride + cut.span - axis.size - before
+        part = replace(cut, before=before, after=after)
+        start = phase.first + first * phase.step
+        found.append(Phase(start, phase.step, phase.taps[begin:end], part))
+    return found
 
 
 def transposed_size(axis: Axis, output_padding: int) -> int:

@@ -100,6 +100,30 @@ def test_padding_alone_is_not_multiplied(rng) -> None:
     assert params[0] == params[1]
 
 
+@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("case", [name for name in ALL if "-3d" in name])
+def test_planes_whose_windows_stick_out_may_have_kernels_of_their_own(
+    rng, isa: str, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However little that saves, with results in all dtypes of two images."""
+    monkeypatch.setattr(_conv_plan, "_LEAST_SAVED", 0)
+    conv = replace(ALL[case], x=(2, *ALL[case].x[1:]), x_zero_point=43)
+    x, w = conv.operands(rng)
+    conv.check(conv.pack(w, isa), x, w)
+
+
+def test_planes_are_apart_where_that_saves_enough(rng) -> None:
+    """Two of eight planes have windows of two planes, not three; of few channels that is worth no kernel."""
+    made = []
+    for channels in (64, 8):
+        conv = Conv((1, 8, 14, 14, channels), channels, (3, 3, 3), padding=1)
+        x, w = conv.operands(rng)
+        with mock.patch.object(_conv_plan, "kernels", wraps=_conv_plan.kernels) as kernels:
+            conv.pack(w, targets.host().level)(x)
+        made.append(len(kernels.call_args.args[1]))
+    assert made == [3, 1]
+
+
 # One of every way through the kernels.
 WAYS = (
     "plain-2d-unevenly-padded",
