@@ -11,8 +11,9 @@ from lowgemm.tiling._registers import paired_cost, tile_registers
 FEW_PIXELS = 400
 # A kernel of fewer multiply-accumulates takes some 2 us: a second thread gains less than it costs to share the data.
 SERIAL_MACS = 200_000
-# Bytes of weights that stay in the second cache beside all else.
+# Bytes of weights that stay in the second cache beside all else, and of pixels.
 _NEAR_WEIGHTS = 128 * 1024
+_NEAR_PIXELS = 128 * 1024
 
 # What the copy that a tile needs takes more, for one vector of outputs: a fifth for three (56x56 144 -> 24, avx2).
 _STAGING = 0.6
@@ -230,12 +231,14 @@ def check_conv_config(shape: ConvShape, target: CpuTarget, config: ConvConfig) -
         raise ValueError(f"{config}: blocks of {config.block} do not divide {tiles} rows")
 
 
-def row_image(rows: int) -> tuple[int, int]:
-    """The rows of a matrix as an image, whose blocks of rows stay in the caches and go to different threads.
+def row_image(rows: int, depth: int) -> tuple[int, int]:
+    """The rows of a matrix of `depth` columns as an image, whose rows stay in the caches and go to different threads.
 
-    A width that the widest register tile divides is best.
+    A width that the widest register tile divides is best, and one whose pixels find room in the second cache, since
+    every panel of weights meets them all.
     """
-    widths = [w for w in range(28, 257) if rows % w == 0]
+    widest = max(28, min(256, _NEAR_PIXELS // depth))
+    widths = [w for w in range(28, widest + 1) if rows % w == 0]
     if rows < FEW_PIXELS or not widths:
         return 1, rows
     width = max(widths, key=lambda w: (w % 28 == 0, w))

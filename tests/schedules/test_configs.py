@@ -10,7 +10,7 @@ from lowgemm.lower import _convolutions
 from lowgemm.packing import ConvPacking, ConvShape, dot_layout
 from lowgemm.schedules import ConvConfig, DepthwiseConfig
 from lowgemm.targets import LEVELS
-from lowgemm.tiling import _depthwise, needs_stage
+from lowgemm.tiling import _depthwise, needs_stage, row_image
 
 from conv_check import Conv, check
 from isa import isas, mark
@@ -181,6 +181,12 @@ def test_threads_share_pixels_where_weights_are_near() -> None:
         for threads in (1, 2)
     }
     assert orders == {(16, 1): "panels", (16, 2): "rows", (2048, 1): "panels", (2048, 2): "panels"}
+
+
+def test_rows_of_a_matrix_are_images_whose_rows_find_room_in_the_second_cache() -> None:
+    found = {depth: row_image(1568, depth) for depth in (256, 1024, 2304, 1 << 20)}
+    assert found == {256: (7, 224), 1024: (14, 112), 2304: (28, 56), 1 << 20: (56, 28)}
+    assert row_image(392, 256) == (1, 392)
 
 
 @pytest.mark.parametrize("summed", [0, 1, 2])
