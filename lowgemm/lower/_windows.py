@@ -85,13 +85,19 @@ def resample(context: Context, node: Node) -> None:
 
 
 def softmax(context: Context, node: Node) -> None:
-    """Softmax along the last axis of a float tensor."""
-    program = context.program
+    """Softmax along the last axis of a float tensor, or of a quantized one."""
+    program, params = context.program, node.attrs.get("params")
     shape = context.graph.types[node.inputs[0]].shape
     rows, columns = int(np.prod(shape[:-1])), shape[-1]
+    codes = params.dtype if params else None
     symbol = program.kernel(
-        "softmax", (rows, columns), lambda: schedules.schedule_softmax(rows, columns)
+        "softmax",
+        (rows, columns, codes),
+        lambda: schedules.schedule_softmax(rows, columns, codes),
     )
     context.declare(node.output)
-    args = [program.operand(t, (rows, columns)) for t in (node.inputs[0], node.output)]
+    args = [program.operand(node.inputs[0], (rows, columns))]
+    if params:
+        args.append(program.constant(np.array([params.scale], np.float32)))
+    args.append(program.operand(node.output, (rows, columns)))
     program.call(symbol, args, node.name, f"softmax_{context.target.level}")

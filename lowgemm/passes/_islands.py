@@ -10,7 +10,7 @@ The result is a graph in which quantized tensors flow between these operators (a
     QAveragePool, QMaxPool, QConcat, QResize, QMove (reshape, transpose, ...)
     Quantize, Dequantize     at the borders to float operators
     Resample                 resize of one axis of a float tensor
-    RowSoftmax               softmax along the last axis of a float tensor
+    RowSoftmax               softmax along the last axis of a float tensor, or of codes with attr params
 
 What does not match stays a float operator between Dequantize and Quantize: slower, never wrong.
 """
@@ -25,6 +25,7 @@ from lowgemm.passes._quantization import Quantization
 from lowgemm.passes._reshapes import absorb_reshapes
 from lowgemm.passes._residuals import fuse_residuals
 from lowgemm.passes._resizes import spell_out_resizes
+from lowgemm.passes._softmaxes import fuse_softmaxes
 from lowgemm.passes._spelled_out import spell_out_operators
 from lowgemm.passes._tables import Function, function_of_codes, merge_tables, tabulate
 from lowgemm.passes._transposed import spell_out_transposed
@@ -41,6 +42,7 @@ def fuse_quantized(graph: Graph) -> Graph:
     fuser.run()
     spell_out_resizes(fuser.graph)
     spell_out_operators(fuser.graph)
+    fuse_softmaxes(fuser.graph)
     return fuser.graph
 
 

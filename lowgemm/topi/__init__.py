@@ -13,6 +13,7 @@ from lowgemm.topi._arith import exponential as exponential
 from lowgemm.topi._arith import f32 as f32
 from lowgemm.topi._arith import fma as fma
 from lowgemm.topi._arith import saturated as saturated
+from lowgemm.topi._arith import to_float as to_float
 from lowgemm.topi._arith import word_of as word_of
 from lowgemm.topi._arith import wrapping_sum as wrapping_sum
 from lowgemm.topi._conv import ConvForm as ConvForm

@@ -66,6 +66,30 @@ def test_softmax_of_rows(level: str, shape: tuple[int, ...]) -> None:
     np.testing.assert_allclose(found, run_graph(m.graph(y), m.inputs)[y], EXP_TOLERANCE, 1e-30)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize("shape", [(3, 1), (5, 15), (2, 3, 16), (7, 41), (2, 6625)], ids=str)
+@pytest.mark.parametrize("level", isas())
+def test_softmax_of_codes(level: str, shape: tuple[int, ...], dtype: str) -> None:
+    """Of all codes, and of rows of the least one alone."""
+    x = np.random.default_rng(shape).integers(0, 256, shape).astype(np.uint8).view(dtype)
+    x[0] = np.iinfo(dtype).min
+    m = Model(x=x)
+    y = m.op("Softmax", m.dequantize("x", 0.125, 100, dtype), axis=-1)
+    fused = m.fused(y)
+    assert [node.op for node in fused.nodes] == ["RowSoftmax"]
+    found = kernels.run(fused, level, m.inputs)[y]
+    np.testing.assert_allclose(found, run_graph(m.graph(y), m.inputs)[y], EXP_TOLERANCE, 1e-30)
+
+
+def test_softmax_of_codes_that_are_read_elsewhere_or_lie_channels_last() -> None:
+    for shape, outputs in (((3, 40), 2), ((1, 8, 5, 6), 1)):
+        m = Model(x=codes(*shape))
+        real = m.dequantize("x", 0.1, 7)
+        y = m.op("Softmax", real, axis=-1)
+        fused = m.fused(*(y, real)[:outputs])
+        assert [node.op for node in fused.nodes] == ["Dequantize", "RowSoftmax"]
+
+
 def test_reshapes_of_real_numbers_are_no_copies() -> None:
     """Of what a kernel has written. What comes from outside, or goes there under two names, is copied."""
     m = Model(x=codes(2, 3, 16))
