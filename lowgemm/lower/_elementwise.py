@@ -53,12 +53,14 @@ def add(context: Context, node: Node) -> None:
 
 def mul(context: Context, node: Node) -> None:
     program, attrs = context.program, node.attrs
-    a, b = (program.operand(t) for t in node.inputs)
+    a, b, *others = (program.operand(t) for t in node.inputs)
     out = context.declare(node.outputs[0])
     channels = a.shape[-1] if a.shape else 1
     pixels = int(np.prod(a.shape)) // channels
     per_channel = int(np.prod(b.shape)) == channels and pixels > 1
-    key = (pixels, channels, per_channel, a.dtype, b.dtype, out.dtype)
+    add = attrs.get("add")
+    form = (others[0].dtype, add["residual_first"]) if add else ()
+    key = (pixels, channels, per_channel, a.dtype, b.dtype, out.dtype, *form)
 
     def make():
         func = topi.qmul(*key)
@@ -71,13 +73,17 @@ def mul(context: Context, node: Node) -> None:
     ratio = mul_ratio(first, second, attrs["out"])
     points = (attrs["out"].zero_point, attrs["low"], attrs["high"])
     params = np.array((first.zero_point, second.zero_point, ratio, *points), np.float32)
-    other = (channels,) if per_channel else (pixels, channels)
+    whole = (pixels, channels)
     args = [
-        Operand(a.name, (pixels, channels), a.dtype),
-        Operand(b.name, other, b.dtype),
+        Operand(a.name, whole, a.dtype),
+        Operand(b.name, (channels,) if per_channel else whole, b.dtype),
         program.constant(params),
-        Operand(out.name, (pixels, channels), out.dtype),
+        *(Operand(other.name, whole, other.dtype) for other in others),
     ]
+    if add:
+        sums = add_params(*add["in"], out=add["out"], low=add["low"], high=add["high"])
+        args.append(program.constant(sums))
+    args.append(Operand(out.name, whole, out.dtype))
     program.call(symbol, args, node.name, f"qmul_{context.target.level}")
 
 

@@ -5,8 +5,8 @@ The result is a graph in which quantized tensors flow between these operators (a
     QConv       convolution, or GEMM (attr gemm): weight int8, bias int32, scale float32 per output channel, then
                 requantize; optionally a residual add or a hard-swish; or float32 output
     QLut        any elementwise function of one tensor, as a table of 256 entries
-    QAdd, QMul  two quantized operands (QMul's second may be one value per channel; a difference is the QAdd of a
-                negative scale)
+    QAdd, QMul  two quantized operands (QMul's second may be one value per channel, and it may have a residual add; a
+                difference is the QAdd of a negative scale)
     QAveragePool, QMaxPool, QConcat, QResize, QMove (reshape, transpose, ...)
     Quantize, Dequantize     at the borders to float operators
     Resample                 resize of one axis of a float tensor

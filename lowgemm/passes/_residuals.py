@@ -1,12 +1,12 @@
-"""Sums behind convolutions, computed in the convolution's epilogue."""
+"""Sums behind convolutions and products, computed in their epilogues."""
 
 from lowgemm.graph import Graph, Node
 
 
 def fuse_residuals(graph: Graph) -> None:
-    """QConv -> QAdd with one use between them becomes a QConv with a second operand.
+    """QConv or QMul -> QAdd with one use between them becomes a QConv or QMul with an operand more.
 
-    The convolution's own rounding to 8 bits stays where the model put it, so the result does not change.
+    Its own rounding to 8 bits stays where the model put it, so the result does not change.
     """
     order = {id(node): i for i, node in enumerate(graph.nodes)}
     producers = graph.producers()
@@ -15,36 +15,36 @@ def fuse_residuals(graph: Graph) -> None:
         # The operand computed last can take the other one along.
         candidates = []
         for side in (0, 1):
-            conv = producers.get(add.inputs[side])
+            source = producers.get(add.inputs[side])
             other = producers.get(add.inputs[1 - side])
             if (
-                conv is not None
-                and conv.op == "QConv"
-                and not _is_depthwise(conv)  # whose kernel has no second operand
-                and "add" not in conv.attrs
-                and conv.attrs["out"] is not None
-                and len(uses[conv.output]) == 1
-                and conv.output not in graph.outputs
+                source is not None
+                and _takes_a_sum(source)
+                and len(uses[source.output]) == 1
+                and source.output not in graph.outputs
                 and add.inputs[0] != add.inputs[1]
-                and (other is None or order[id(other)] < order[id(conv)])
+                and (other is None or order[id(other)] < order[id(source)])
             ):
-                candidates.append((order[id(conv)], side, conv))
+                candidates.append((order[id(source)], side, source))
         if not candidates:
             continue
-        _, side, conv = max(candidates, key=lambda c: c[0])
-        conv.attrs["add"] = {
+        _, side, source = max(candidates, key=lambda c: c[0])
+        source.attrs["add"] = {
             "in": add.attrs["in"],
             "residual_first": side == 1,
             "out": add.attrs["out"],
             "low": add.attrs["low"],
             "high": add.attrs["high"],
         }
-        conv.inputs.append(add.inputs[1 - side])
-        conv.outputs = [add.output]
-        conv.name = f"{conv.name}+{add.name}"
+        source.inputs.append(add.inputs[1 - side])
+        source.outputs = [add.output]
+        source.name = f"{source.name}+{add.name}"
         graph.nodes.remove(add)
-        producers[add.output] = conv
+        producers[add.output] = source
 
 
-def _is_depthwise(conv: Node) -> bool:
-    return conv.attrs.get("group", 1) > 1 and conv.attrs["weight"].shape[1] == 1
+def _takes_a_sum(node: Node) -> bool:
+    if node.op not in ("QConv", "QMul") or "add" in node.attrs or node.attrs["out"] is None:
+        return False
+    depthwise = node.attrs.get("group", 1) > 1 and node.attrs["weight"].shape[1] == 1
+    return not depthwise  # whose kernel has no second operand

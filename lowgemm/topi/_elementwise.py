@@ -8,7 +8,7 @@ import tvm
 from tvm import te, tirx
 
 from lowgemm.topi import _epilogue
-from lowgemm.topi._arith import f32
+from lowgemm.topi._arith import f32, round_clamped
 
 
 def qadd(size: int, a_dtype: str, b_dtype: str, out_dtype: str) -> tvm.tirx.PrimFunc:
@@ -25,25 +25,42 @@ def qadd(size: int, a_dtype: str, b_dtype: str, out_dtype: str) -> tvm.tirx.Prim
 
 
 def qmul(
-    pixels: int, channels: int, per_channel: bool, a_dtype: str, b_dtype: str, out_dtype: str
+    pixels: int,
+    channels: int,
+    per_channel: bool,
+    a_dtype: str,
+    b_dtype: str,
+    out_dtype: str,
+    residual: str | None = None,
+    residual_first: bool = False,
 ) -> tvm.tirx.PrimFunc:
     """y = clamp(rint((a - za) * (b - zb) * (sa * sb / sy)) + zy, low, high): an exact integer product, one rounding.
 
-    Arguments: a `(pixels, channels)`; b the same shape, or `(channels,)`; params float32
-    `(za, zb, sa * sb / sy, zy, low, high)`; dst.
+    With a `residual`, the dtype of another operand, its sum with y (numerics 2), as its first operand if
+    `residual_first`. Arguments: a `(pixels, channels)`; b the same shape, or `(channels,)`; params float32
+    `(za, zb, sa * sb / sy, zy, low, high)`; other like a and add float32 `(5,)` if there is a residual; dst.
     """
     a = te.placeholder((pixels, channels), a_dtype, name="a")
     b = te.placeholder((channels,) if per_channel else (pixels, channels), b_dtype, name="b")
     params = te.placeholder((6,), "float32", name="params")
+    args = [a, b, params]
+    if residual:
+        other = te.placeholder((pixels, channels), residual, name="other")
+        add = te.placeholder((_epilogue.ADD_PARAMS,), "float32", name="add")
+        args += [other, add]
 
     def value(p, c):
-        other = b[c] if per_channel else b[p, c]
-        product = (a[p, c].astype("float32") - params[0]) * (other.astype("float32") - params[1])
-        real = product * params[2]
-        return _epilogue.narrowed(real, params[3], params[4], params[5], out_dtype)
+        factor = b[c] if per_channel else b[p, c]
+        product = (a[p, c].astype("float32") - params[0]) * (factor.astype("float32") - params[1])
+        real, (zero, low, high) = product * params[2], (params[i] for i in range(3, 6))
+        if not residual:
+            return _epilogue.narrowed(real, zero, low, high, out_dtype)
+        operands = [round_clamped(real, low - zero, high - zero, zero), other[p, c]]
+        steps = _epilogue.sum_steps(*(operands[::-1] if residual_first else operands), add)
+        return _epilogue.narrowed(*steps, out_dtype)
 
     dst = te.compute((pixels, channels), value, name="dst")
-    return te.create_prim_func([a, b, params, dst])
+    return te.create_prim_func([*args, dst])
 
 
 def quantize(shape: tuple[int, ...], out_dtype: str) -> tvm.tirx.PrimFunc:

@@ -279,6 +279,18 @@ OPERANDS = {
     "residual-dequantized-otherwise": conv(
         ("C", 0.25, 90, (0.5, 40)), n("Add", "Cq Z"), codes=XZ, ops=("QConv",),
     ),
+    "product-and-sum": two(
+        n("Mul", "X Z", "A"), ("A", 4.0, 120), n("Add", "Aq X"), ops=["QMul"],
+    ),
+    "difference-from-a-product-of-a-channel": two(
+        n("Mul", "Z X", "A"), ("A", 4.0, 120), n("Sub", "X Aq"),
+        ops=["QMul"],
+        codes={**X, "z": (OTHER[:, :, :1, :1], (0.25, 7))},
+    ),
+    "product-of-a-product-and-a-sum": two(
+        n("Mul", "X Z", "A"), ("A", 4.0, 120), n("Mul", "Aq X", "B"), ("B", 8.0, 99), n("Add", "Z Bq"),
+        ops=["QMul", "QMul"],
+    ),
     "residual-of-two-convs": conv(
         ("C", 0.25, 90),
         n("Conv", "Z W", "D", **PAD),
