@@ -76,22 +76,24 @@ def schedule_resize(func: tvm.tirx.PrimFunc) -> tvm.tirx.PrimFunc:
 def schedule_scale(func: tvm.tirx.PrimFunc) -> tvm.tirx.PrimFunc:
     """Schedule `topi.qmul` of one factor a channel.
 
-    for p, c  ->  for p in blocks, in parallel: for c in n/v: for p in a block: for c in vectors of v
+    for p, c  ->  for p in blocks, in parallel: the factors; for p in a block: for c in n/v: for c in vectors of v
 
-    A vector of factors is converted once for the pixels of a block, whose lines meanwhile stay in the first cache.
+    So memory is read in the order in which it lies. Pass by pass of one vector of channels took twice as long.
     """
     sch = s_tir.Schedule(func)
     pixel, channel = sch.get_loops(sch.get_sblock("dst"))
     pixels, channels = (_steps.extent(sch, loop) for loop in (pixel, channel))
-    width = _steps.vector_width(channels, 16)
     block = _steps.largest_divisor(pixels, max(1, _GRAIN // channels))
-    outer, inner = sch.split(pixel, [None, block])
-    vectors, lane = sch.split(channel, [None, width])
-    sch.reorder(outer, vectors, inner, lane)
-    if width > 1:
-        sch.vectorize(lane)
+    outer, _ = sch.split(pixel, [None, block])
     if pixels > block:
         sch.parallel(outer)
+    factors = sch.get_sblock("factors")
+    sch.compute_at(factors, outer, preserve_unit_loops=True)
+    for loop in (channel, sch.get_loops(factors)[-1]):
+        width = _steps.vector_width(channels, 16)
+        _, lane = sch.split(loop, [None, width])
+        if width > 1:
+            sch.vectorize(lane)
     return sch.mod["main"]
 
 

@@ -49,9 +49,16 @@ def qmul(
         add = te.placeholder((_epilogue.ADD_PARAMS,), "float32", name="add")
         args += [other, add]
 
+    def factor(*at):
+        return b(*at).astype("float32") - params[1]
+
+    # One for each channel is converted once, not with each pixel.
+    factors = te.compute((channels,), factor, name="factors") if per_channel else None
+
     def value(p, c):
-        factor = b[c] if per_channel else b[p, c]
-        product = (a[p, c].astype("float32") - params[0]) * (factor.astype("float32") - params[1])
+        product = (a[p, c].astype("float32") - params[0]) * (
+            factors[c] if factors is not None else factor(p, c)
+        )
         real, (zero, low, high) = product * params[2], (params[i] for i in range(3, 6))
         if not residual:
             return _epilogue.narrowed(real, zero, low, high, out_dtype)
