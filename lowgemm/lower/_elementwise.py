@@ -1,5 +1,7 @@
 """Kernel calls of operators that compute each code by itself: tables, sums, products, borders to float."""
 
+from typing import Any
+
 import numpy as np
 
 from lowgemm import schedules, topi
@@ -60,7 +62,7 @@ def mul(context: Context, node: Node) -> None:
     per_channel = int(np.prod(b.shape)) == channels and pixels > 1
     add = attrs.get("add")
     form = (others[0].dtype, add["residual_first"]) if add else ()
-    key = (pixels, channels, per_channel, a.dtype, b.dtype, out.dtype, *form)
+    key: Any = (pixels, channels, per_channel, a.dtype, b.dtype, out.dtype, *form)
 
     def make():
         func = topi.qmul(*key)

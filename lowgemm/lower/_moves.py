@@ -8,7 +8,7 @@ from lowgemm.lower._context import Context, model_order, storage_order
 from lowgemm.lower._elementwise import lut
 from lowgemm.lower._layout import emit_copy, loops, stored_index
 from lowgemm.lower._program import Operand
-from lowgemm.passes import Quantization
+from lowgemm.passes import Quantization, rescaling
 
 
 def move(context: Context, node: Node) -> None:
@@ -78,13 +78,7 @@ def _rescale(
     context: Context, tensor: str, source: Quantization, out: Quantization, name: str
 ) -> str:
     """`tensor` with other quantization parameters, by a table."""
-    from lowgemm.quant import dequantize_linear, quantize_linear
-
-    low, high = source.range
-    codes = np.arange(low, high + 1).astype(source.dtype)
-    real = dequantize_linear(codes, np.float32(source.scale), source.zero_point)
-    table = quantize_linear(real, np.float32(out.scale), out.zero_point, out.dtype)
     fresh = f"{tensor}/{name}"
     context.graph.types[fresh] = TensorType(context.graph.types[tensor].shape, out.dtype)
-    lut(context, Node("QLut", [tensor], [fresh], {"table": table, "in": source, "out": out}, name))
+    lut(context, Node("QLut", [tensor], [fresh], rescaling(source, out), name))
     return fresh

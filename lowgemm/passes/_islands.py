@@ -22,6 +22,7 @@ from lowgemm.passes._hard_swishes import fuse_hard_swishes
 from lowgemm.passes._operators import on_codes, operator
 from lowgemm.passes._prepare import fold_scalars, quantize_before_moving, requantize_choices
 from lowgemm.passes._quantization import Quantization
+from lowgemm.passes._rescales import tabulate_before_resizing
 from lowgemm.passes._reshapes import absorb_reshapes
 from lowgemm.passes._residuals import fuse_residuals
 from lowgemm.passes._resizes import spell_out_resizes
@@ -66,6 +67,7 @@ class _Fuser:
         for old, new in self.alias.items():
             self.graph.replace_uses(old, self._resolve(new))
         self.graph.prune()
+        tabulate_before_resizing(self.graph)
         merge_tables(self.graph)
         absorb_reshapes(self.graph)
         fuse_residuals(self.graph)

@@ -67,6 +67,15 @@ def function_of_codes(view: View, tensor: str) -> Function | None:
     return Function(codes, params, tuple(reals), nodes, tensor)
 
 
+def rescaling(source: Quantization, out: Quantization) -> dict[str, object]:
+    """The attributes of the QLut that brings codes to other parameters."""
+    low, high = source.range
+    codes = np.arange(low, high + 1).astype(source.dtype)
+    real = dequantize_linear(codes, np.float32(source.scale), source.zero_point)
+    table = quantize_linear(real, np.float32(out.scale), out.zero_point, np.dtype(out.dtype))
+    return {"table": table, "in": source, "out": out}
+
+
 def tabulate(graph: Graph, function: Function, end: Node, out: Quantization) -> Node:
     """The table of a function from its codes to those of the QuantizeLinear `end`."""
     params = function.params

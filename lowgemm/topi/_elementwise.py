@@ -56,15 +56,14 @@ def qmul(
     factors = te.compute((channels,), factor, name="factors") if per_channel else None
 
     def value(p, c):
-        product = (a[p, c].astype("float32") - params[0]) * (
-            factors[c] if factors is not None else factor(p, c)
-        )
-        real, (zero, low, high) = product * params[2], (params[i] for i in range(3, 6))
+        first = a[p, c].astype("float32") - params[0]
+        second = factor(p, c) if factors is None else factors[c]
+        real, zero, low, high = first * second * params[2], params[3], params[4], params[5]
         if not residual:
             return _epilogue.narrowed(real, zero, low, high, out_dtype)
-        operands = [round_clamped(real, low - zero, high - zero, zero), other[p, c]]
-        steps = _epilogue.sum_steps(*(operands[::-1] if residual_first else operands), add)
-        return _epilogue.narrowed(*steps, out_dtype)
+        code = round_clamped(real, low - zero, high - zero, zero)
+        terms = (other[p, c], code) if residual_first else (code, other[p, c])
+        return _epilogue.narrowed(*_epilogue.sum_steps(*terms, add), dtype=out_dtype)
 
     dst = te.compute((pixels, channels), value, name="dst")
     return te.create_prim_func([*args, dst])

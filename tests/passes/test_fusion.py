@@ -464,8 +464,18 @@ MOVEMENT = {
         constants={"sc": np.array([1, 1, 2, 2], np.float32)}, **SAME,
     ),
     "resize-scale-change": unary(
-        n("Resize", "X - sc", mode="nearest"), ops=["QResize", "QLut"],
+        n("Resize", "X - sc", mode="nearest"), ops=["QLut", "QResize"],
         constants={"sc": np.array([1, 1, 2, 2], np.float32)},
+    ),
+    "concat-of-resized": two(
+        n("Resize", "X - sc", "A", mode="nearest"), ("A", 0.5, 128),
+        n("Resize", "Z - sc", "B", mode="nearest"), ("B", 0.25, 7),
+        n("Concat", "Aq Bq", axis=1),
+        ops=["QResize", "QLut", "QResize", "QConcat"],
+        constants={
+            **chain(("A", 0.5, 128), ("B", 0.25, 7))[1], "sc": np.array([1, 1, 2, 2], np.float32)
+        },
+        **SAME,
     ),
     "resize-linear-stays-float": unary(
         n("Resize", "X - sc", mode="linear"), ops=["Dequantize", "Resample", "Resample", "Quantize"],
