@@ -105,7 +105,7 @@ class Filters:
     def _planes_apart(self, planes: list[Phase], *others: list[Phase]) -> list[Phase]:
         """`planes`, in parts whose windows stick out alike where kernels for each part are worth what they save."""
         found = []
-        # Products of a plane with one of the window.
+        # Products of a plane of an image with one of the window.
         each = self.out_channels * self.in_channels // self.groups
         for axis in others:
             each *= sum(p.axis.out * p.axis.kernel for p in axis)
