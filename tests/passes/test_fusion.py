@@ -467,6 +467,10 @@ MOVEMENT = {
         n("Resize", "X - sc", mode="nearest"), ops=["QLut", "QResize"],
         constants={"sc": np.array([1, 1, 2, 2], np.float32)},
     ),
+    "resize-to-fewer-scale-change": unary(
+        n("Resize", "X - sc", mode="nearest"), ops=["QResize", "QLut"],
+        constants={"sc": np.array([1, 1, 0.5, 1], np.float32)},
+    ),
     "concat-of-resized": two(
         n("Resize", "X - sc", "A", mode="nearest"), ("A", 0.5, 128),
         n("Resize", "Z - sc", "B", mode="nearest"), ("B", 0.25, 7),
