@@ -76,6 +76,12 @@ class Axis:
         output = max(0, -(start // self.stride))  # the first that finds it not before the input
         return output < self.out and output * self.stride + start < self.size
 
+    def run(self, first: int, count: int) -> "Axis":
+        """The axis of `count` of its outputs, from `first` on."""
+        before = self.before - first * self.stride
+        after = (count - 1) * self.stride + self.span - self.size - before
+        return replace(self, before=before, after=after)
+
     def cut(self, taps: range) -> "Axis":
         """The axis of the same outputs with `taps` alone, which follow each other."""
         surplus = self.kernel - taps.stop

@@ -222,11 +222,7 @@ def _stage_arguments(
         add = attrs["add"]
         other = _read(context, node, 1)
         args.append(Operand(other.name, _out_shape(conv), other.dtype))
-        args.append(
-            program.constant(
-                add_params(*add["in"], out=add["out"], low=add["low"], high=add["high"])
-            )
-        )
+        args.append(program.constant(add_params(add)))
     return args + _hard_swish_arguments(context, attrs)
 
 

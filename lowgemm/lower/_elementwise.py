@@ -43,11 +43,10 @@ def add(context: Context, node: Node) -> None:
         (size, a.dtype, b.dtype, out.dtype),
         lambda: schedules.schedule_elementwise(topi.qadd(size, a.dtype, b.dtype, out.dtype), 16),
     )
-    params = add_params(*attrs["in"], out=attrs["out"], low=attrs["low"], high=attrs["high"])
     flat = [Operand(o.name, (size,), o.dtype) for o in (a, b, out)]
     program.call(
         symbol,
-        [*flat[:2], program.constant(params), flat[2]],
+        [*flat[:2], program.constant(add_params(attrs)), flat[2]],
         node.name,
         f"qadd_{context.target.level}",
     )
@@ -83,8 +82,7 @@ def mul(context: Context, node: Node) -> None:
         *(Operand(other.name, whole, other.dtype) for other in others),
     ]
     if add:
-        sums = add_params(*add["in"], out=add["out"], low=add["low"], high=add["high"])
-        args.append(program.constant(sums))
+        args.append(program.constant(add_params(add)))
     args.append(Operand(out.name, whole, out.dtype))
     program.call(symbol, args, node.name, f"qmul_{context.target.level}")
 

@@ -39,22 +39,12 @@ def apart(phase: Phase) -> list[Phase]:
 
     An output of which no tap meets the input has the first, whose products the output stage takes off.
     """
-    axis = phase.axis
-
-    def met(output: int) -> tuple[int, int]:
-        start = output * axis.stride - axis.before
-        inside = [k for k in range(axis.kernel) if 0 <= start + k * axis.dilation < axis.size]
-        return (inside[0], inside[-1] + 1) if inside else (0, 1)
-
-    found = []
-    for (begin, end), outputs in groupby(range(axis.out), met):
+    axis, found = phase.axis, []
+    for _, outputs in groupby(range(axis.out), lambda output: axis.run(output, 1).useful_taps):
         first, *others = outputs
-        cut = axis.cut(range(begin, end))
-        before = cut.before - first * axis.stride
-        after = len(others) * axis.stride + cut.span - axis.size - before
-        part = replace(cut, before=before, after=after)
+        run = axis.run(first, 1 + len(others))
         start = phase.first + first * phase.step
-        found.append(Phase(start, phase.step, phase.taps[begin:end], part))
+        found.append(Phase(start, phase.step, phase.taps, run).trimmed())
     return found
 
 

@@ -1,5 +1,6 @@
 """Functions of one tensor's codes, as tables of 256 entries."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,25 +70,31 @@ def function_of_codes(view: View, tensor: str) -> Function | None:
 
 def rescaling(source: Quantization, out: Quantization) -> dict[str, object]:
     """The attributes of the QLut that brings codes to other parameters."""
-    low, high = source.range
-    codes = np.arange(low, high + 1).astype(source.dtype)
-    real = dequantize_linear(codes, np.float32(source.scale), source.zero_point)
-    table = quantize_linear(real, np.float32(out.scale), out.zero_point, np.dtype(out.dtype))
-    return {"table": table, "in": source, "out": out}
+    return {"table": _table(_codes(source), source, out), "in": source, "out": out}
+
+
+def _codes(params: Quantization) -> np.ndarray:
+    """All codes there are, from the least on."""
+    low, high = params.range
+    return np.arange(low, high + 1).astype(params.dtype)
+
+
+def _table(
+    codes: np.ndarray,
+    source: Quantization,
+    out: Quantization,
+    of: Callable[[np.ndarray], np.ndarray] = lambda real: real,
+) -> np.ndarray:
+    """The codes of the real values `of` those of `codes`."""
+    real = dequantize_linear(codes, np.float32(source.scale), source.zero_point).astype(np.float32)
+    return quantize_linear(of(real), np.float32(out.scale), out.zero_point, np.dtype(out.dtype))
 
 
 def tabulate(graph: Graph, function: Function, end: Node, out: Quantization) -> Node:
     """The table of a function from its codes to those of the QuantizeLinear `end`."""
     params = function.params
-    low, high = params.range
-    codes = np.arange(low, high + 1).astype(params.dtype)
-    real = dequantize_linear(codes, np.float32(params.scale), params.zero_point)
-    table = quantize_linear(
-        _evaluate(graph, function, real.astype(np.float32)),
-        np.float32(out.scale),
-        out.zero_point,
-        np.dtype(out.dtype),
-    )
+    codes = _codes(params)
+    table = _table(codes, params, out, lambda real: _evaluate(graph, function, real))
     name = "+".join(step.name for step in function.nodes) or end.name
     ops = tuple(step.op for step in function.nodes)
     attrs = {"table": table, "in": params, "out": out, "ops": ops}
