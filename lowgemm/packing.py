@@ -155,6 +155,17 @@ class ConvShape:
         return self.planes.kernel * self.kernel[0] * self.kernel[1]
 
     @property
+    def joined(self) -> bool:
+        """Whether a filter of one tap takes only some pixels: dense kernels copy these, of an image to one row."""
+        return self.taps == 1 and (self.planes.stride, *self.strides) != (1, 1, 1)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows of pixels of an output image, and pixels of a row, as dense kernels compute them."""
+        pixels = self.out_height, self.out_width
+        return (1, pixels[0] * pixels[1]) if self.joined else pixels
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates of one run."""
         pixels = self.out_images * self.out_height * self.out_width

@@ -143,7 +143,7 @@ def _direct(context: Context, node: Node, task: KernelTask, macs: int) -> None:
         f"{'qgemm' if attrs['gemm'] else 'qconv2d'}_{_kinds(task)}"
         f"_{config.rows}x{config.columns}x{config.vectors * config.lanes}_{target.level}"
     )
-    _finish_conv(context, node, symbol, args, _out_shape(flat), kernel, macs, task)
+    _finish_conv(context, node, symbol, args, _dense_out_shape(flat), kernel, macs, task)
 
 
 def _grouped(context: Context, node: Node, task: KernelTask, macs: int) -> None:
@@ -198,6 +198,10 @@ def _out_shape(conv: ConvShape) -> tuple[int, ...]:
     return (conv.batch, conv.out_height, conv.out_width, conv.out_channels)
 
 
+def _dense_out_shape(conv: ConvShape) -> tuple[int, ...]:
+    return (conv.batch, *conv.grid, conv.out_channels)
+
+
 def _output_form(node: Node, task: KernelTask, packs: bool) -> topi.OutputForm:
     attrs, residual = node.attrs, task.residual
     first = residual is not None and attrs["add"]["residual_first"]
@@ -221,7 +225,7 @@ def _stage_arguments(
     if "add" in attrs:
         add = attrs["add"]
         other = _read(context, node, 1)
-        args.append(Operand(other.name, _out_shape(conv), other.dtype))
+        args.append(Operand(other.name, _dense_out_shape(conv), other.dtype))
         args.append(program.constant(add_params(add)))
     return args + _hard_swish_arguments(context, attrs)
 

@@ -54,6 +54,11 @@ class Kernel(ABC):
         """Panels that share an order of words of their own, 0 if words are in order."""
         return self.config.vectors if self.target.paired else 0
 
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows of pixels of an output image, and pixels of a row, as the kernel computes them."""
+        return self.shape.out_height, self.shape.out_width
+
     @abstractmethod
     def function(self, output: Any) -> Any:
         """The scheduled function with the output stage `output`, a `topi.OutputForm`."""
@@ -103,6 +108,10 @@ class Grouped(Kernel):
 
 class Direct(Kernel):
     """`topi.qconv2d`."""
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.shape.grid
 
     def function(self, output: Any):
         from lowgemm import schedules, topi

@@ -15,7 +15,7 @@ import numpy as np
 
 from lowgemm.ops._arrays import aligned
 from lowgemm.ops._call import Call, address_of
-from lowgemm.ops._conv_kernels import Depthwise, Grouped, kernel_for
+from lowgemm.ops._conv_kernels import Depthwise, Grouped, Kernel, kernel_for
 from lowgemm.ops._library import Library, kernels, runtime
 from lowgemm.ops._output import EIGHT_BIT, Output, stage_arguments
 from lowgemm.ops._phases import Phase, apart, phases, transposed_size
@@ -278,9 +278,9 @@ class _Part:
         outputs = math.prod(p.axis.out for p in phase)
         whole = all(p.step == 1 for p in phase) and outputs == math.prod(out_shape[1:-1])
         shape = _conv_shape(filters, batch, phase, whole)
-        self.other = _window(filters, shape, phase, whole, out_shape)
         self._form = output.form(filters.passes > 1 and not filters.depthwise, False)
         self._kernel = kernel_for(filters, shape, phase, self._form, runtime().threads)
+        self.other = _window(self._kernel, phase, whole, out_shape)
         pixels = filters.depthwise or isinstance(self._kernel, Grouped)
         self._data_shape = _data_shape(shape, pixels)
         self.dst = self.other
@@ -381,22 +381,20 @@ def _data_shape(shape: ConvShape, pixels: bool) -> tuple[int, ...]:
 
 
 def _window(
-    filters: Filters,
-    shape: ConvShape,
-    phase: Sequence[Phase],
-    whole: bool,
-    out_shape: tuple[int, ...],
+    kernel: Kernel, phase: Sequence[Phase], whole: bool, out_shape: tuple[int, ...]
 ) -> _View:
-    """The outputs of a phase, with the axes of `shape`'s output; `whole` says that they are all."""
+    """The outputs of a phase, with the axes of its kernel's output; `whole` says that they are all."""
+    shape = kernel.shape
     planes = () if shape.planes == FLAT else (shape.planes.out,)
-    extents = (shape.batch, *planes, shape.out_height, shape.out_width, shape.out_channels)
+    extents = (shape.batch, *planes, *kernel.grid, shape.out_channels)
     steps = _compact(out_shape)
     if whole:
         return _View(extents, _compact(extents))
     offset = sum(p.first * step for p, step in zip(phase, steps[1:-1], strict=True))
     strides = [p.step * step for p, step in zip(phase, steps[1:-1], strict=True)]
     if len(phase) == 1:
-        strides.insert(filters.depthwise, 0)
+        # The axis that the kernel has beside it has one element.
+        strides.insert(extents[-2] == 1, 0)
     return _View(extents, (steps[0], *strides[-len(extents) + 2 :], 1), offset)
 
 

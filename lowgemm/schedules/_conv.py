@@ -113,10 +113,14 @@ def _place_stage(sch, shape, config, block, parallel) -> None:
         *_, row = sch.get_loops(stage)
     else:
         *outer, row = sch.get_loops(stage)
-        if shape.out_height == 1:
+        if shape.grid[0] == 1:
             # One long row: cut it at pixels.
             pixel, row = sch.split(row, [None, shape.in_channels])
             parallel(pixel)
         else:
             parallel(sch.fuse(*outer))
-    _steps.vectorize_padded(sch, stage, row, shape.in_channels)
+    if shape.joined:
+        # Where pixels lie in an image changes from one to the next: no loop is cut there.
+        _steps.vectorize_innermost(sch, row, 64, uniform=shape.in_channels)
+    else:
+        _steps.vectorize_padded(sch, stage, row, shape.in_channels)

@@ -134,7 +134,7 @@ def _fitting(configs: Iterable[_C], check: Callable[[_C], None]) -> Iterator[_C]
 
 def _tiles(shape: ConvShape, target: CpuTarget, panels: int) -> list[tuple[int, int, int]]:
     """(rows, columns, vectors) of the register tiles."""
-    height, width = shape.out_height, shape.out_width
+    height, width = shape.grid
     found: list[tuple[float, tuple[int, int, int]]] = []
     for vectors in _divisors(panels, 12 if height * width == 1 else 4):
         for rows in range(1, min(4, height) + 1):

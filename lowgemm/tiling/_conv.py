@@ -69,9 +69,9 @@ def needs_stage(shape: ConvShape, packing: ConvPacking, in_dtype: str, config: C
         or packing.padded_run != packing.run
         or shape.planes.before != 0
         or shape.planes.after != 0
-        or (shape.taps == 1 and (shape.planes.stride, *shape.strides) != (1, 1, 1))
-        or shape.out_width % config.columns != 0
-        or shape.out_height % config.rows != 0
+        or shape.joined
+        or shape.grid[0] % config.rows != 0
+        or shape.grid[1] % config.columns != 0
     )
 
 
@@ -92,8 +92,10 @@ def default_conv_config(shape: ConvShape, target: CpuTarget, threads: int = 1) -
         order = "rows"
         # Input and output of a block stay in L2 beside the weights.
         tiles = block_tiles(shape, rows, columns)
-        along, others = (rows, shape.width) if shape.out_height > rows else (columns, rows)
-        kernel, stride = (axis[shape.out_height <= rows] for axis in (shape.kernel, shape.strides))
+        across = shape.grid[0] <= rows
+        along, others = (columns, rows) if across else (rows, shape.width)
+        kernel = shape.kernel[across]
+        stride = 1 if shape.joined else shape.strides[across]
         staged = 2 * shape.in_channels * stride * shape.planes.kernel
         tile_bytes = (staged + shape.out_channels) * others * along
         # Neighbours stage what lies between them twice.
@@ -123,8 +125,9 @@ def conv_lanes(shape: ConvShape, target: CpuTarget) -> int:
 
 def block_tiles(shape: ConvShape, rows: int, columns: int) -> int:
     """What blocks of rows consist of: rows of tiles, or, where there is only one, its tiles."""
-    tile_rows = -(-shape.out_height // rows)
-    return tile_rows if tile_rows > 1 else -(-shape.out_width // columns)
+    height, width = shape.grid
+    tile_rows = -(-height // rows)
+    return tile_rows if tile_rows > 1 else -(-width // columns)
 
 
 def _is_avx2(target: CpuTarget) -> bool:
@@ -160,7 +163,8 @@ def _register_tile(
 ) -> tuple[int, int, int]:
     """(rows, columns, vectors) that cost least on this shape, with what they waste, and a copy for their sake."""
     best: tuple[float, tuple[int, int, int]] | None = None
-    pixels = shape.out_height * shape.out_width
+    height, width = shape.grid
+    pixels = height * width
     # Of one pixel, each weight vector is used once, straight from memory: only chains of accumulators count.
     one = shape.out_images * pixels == 1
     # Three vectors by three pixels spill in 16 registers: half the speed of any neighbour (56x56 144 -> 24, avx2).
@@ -172,16 +176,14 @@ def _register_tile(
             continue
         for rows in (1, 2):
             for columns in range(1, 29):
-                if rows > 1 and (rows > shape.out_height or columns < shape.out_width):
+                if rows > 1 and (rows > height or columns < width):
                     continue
                 config = ConvConfig(rows, columns, vectors, 8, 1, "rows", 1)
                 try:
                     config.check(target)
                 except ValueError:
                     continue
-                covered = (
-                    -(-shape.out_height // rows) * rows * (-(-shape.out_width // columns) * columns)
-                )
+                covered = -(-height // rows) * rows * (-(-width // columns) * columns)
                 cost = covered / pixels * _tile_cost(config, shape, target, packing, one)
                 if not staged and needs_stage(shape, packing, packing.layout.lhs, config):
                     cost *= 1 + _STAGING / panels

@@ -8,7 +8,7 @@ from tvm import te
 from lowgemm.packing import FLAT, ConvPacking, ConvShape
 from lowgemm.topi._blocks import block, out_images
 from lowgemm.topi._output import OutputForm, OutputStage
-from lowgemm.topi._padded import padded_input
+from lowgemm.topi._padded import joined_input, padded_input
 from lowgemm.topi._product import accumulated, stored, word_places
 
 # Of the output.
@@ -48,7 +48,7 @@ def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.
         places uint16 `(panels / paired, tap_rows, tap_cols, words + 1)` if paired (`ConvPacking.pair`), which the
         schedule heeds: here words are in order;
         pad int32 `(1,)` if staged; those of the output stage (columns: `panels * lanes`);
-        dst `(batch, [od,] oh, ow, out_channels)`.
+        dst `(batch, [od,] *shape.grid, out_channels)`.
     """
     lanes = packing.layout.lanes
     solid = shape.planes != FLAT
@@ -61,9 +61,11 @@ def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.
     if form.paired:
         args.append(word_places(packing, form.paired))
 
-    out_h = -(-shape.out_height // form.tile[0]) * form.tile[0]
-    out_w = -(-shape.out_width // form.tile[1]) * form.tile[1]
-    (stride_d, stride_h, stride_w), steps = _strides(shape)
+    out_h, out_w = (
+        -(-pixels // tile) * tile for pixels, tile in zip(shape.grid, form.tile, strict=True)
+    )
+    strides = (shape.planes.stride, *shape.strides)
+    stride_d, stride_h, stride_w = (1, 1, 1) if shape.joined else strides
     dil_h, dil_w = shape.dilations
     if form.staged:
         pad = te.placeholder((1,), "int32", name="pad")
@@ -74,7 +76,8 @@ def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.
         slack = -(-(packing.padded_run - packing.run) // channels) * channels
         row = staged_w * channels + slack
         planes = ((shape.planes.out - 1) * stride_d + shape.planes.span,) if solid else ()
-        source = padded_input(shape, data, pad, (*planes, staged_h, row), steps, packing.layout.lhs)
+        copied = joined_input if shape.joined else padded_input
+        source = copied(shape, data, pad, (*planes, staged_h, row), packing.layout.lhs)
     else:
         source = data
     weights = weight
@@ -108,7 +111,7 @@ def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.
     if form.output.weight_zero:
         row_sum = _window_sums(shape, packing, source, extents[:-1], source_row, (stride_w, dil_w))
     # Groups fill whole vectors (ConvPacking merges them until they do), so accumulator o is output channel o.
-    out_shape = (*out_images(shape), shape.out_height, shape.out_width, shape.out_channels)
+    out_shape = (*out_images(shape), *shape.grid, shape.out_channels)
     stage = OutputStage(form.output, extents[-1], (), out_shape, packs=packing.layout.packs)
 
     def element(*at):
@@ -117,12 +120,6 @@ def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.
 
     dst = stored(_AXES, out_shape, element, extents if holds_codes(shape, packing, form) else None)
     return te.create_prim_func([*args, *stage.args, dst])
-
-
-def _strides(shape: ConvShape) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """(strides over the staged image, strides at which it is taken from the input): 1x1 filters skip while staging."""
-    strides = (shape.planes.stride, *shape.strides)
-    return ((1, 1, 1), strides) if shape.taps == 1 else (strides, (1, 1, 1))
 
 
 def _window_sums(shape, packing, source, pixels, source_row, columns) -> te.Tensor:

@@ -73,7 +73,7 @@ def qwinograd2d(
     groups = -(-tiles // form.columns)
     slack = packing.padded_run - channels
     extents = (size * blocks * form.rows + 2, (size * across + 2) * channels + slack)
-    source = padded_input(shape, data, pad, extents, (1, 1, 1), packing.layout.lhs)
+    source = padded_input(shape, data, pad, extents, packing.layout.lhs)
 
     count = (shape.batch, blocks, groups, form.columns)
 

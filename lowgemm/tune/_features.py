@@ -76,7 +76,7 @@ def _conv(task: KernelTask, config: Any) -> dict[str, float]:
     shape, target = task.shape, task.target
     assert isinstance(shape, ConvShape)
     packing = ConvPacking.of(shape, dot_layout(target, config.lanes))
-    height, width = shape.out_height, shape.out_width
+    height, width = shape.grid
     tiles_y, tiles_x = -(-height // config.rows), -(-width // config.columns)
     pixels, dots = config.rows * config.columns, config.rows * config.columns * config.vectors
     waste = tiles_y * config.rows * tiles_x * config.columns / (height * width)
@@ -87,16 +87,18 @@ def _conv(task: KernelTask, config: Any) -> dict[str, float]:
     weight = 2 if config.widen else 1
     panel = config.vectors * config.lanes * steps * packing.layout.depth * weight
     panels = packing.panels // config.vectors
-    rows = (config.rows - 1) * shape.strides[0] + shape.kernel[0]
-    run = (config.columns - 1) * shape.strides[1] + shape.kernel[1]
+    strides = (1, 1) if shape.joined else shape.strides
+    rows = (config.rows - 1) * strides[0] + shape.kernel[0]
+    run = (config.columns - 1) * strides[1] + shape.kernel[1]
     window = rows * run * packing.group_in * operand
-    image = shape.height * shape.width * shape.in_channels * operand
+    taken = height * width if shape.joined else shape.height * shape.width
+    image = taken * shape.in_channels * operand
     if config.order == "rows":
         tiles = block_tiles(shape, config.rows, config.columns)
         blocks = shape.out_images * (tiles // config.block)
-        block_rows, block_columns = config.block * config.rows * shape.strides[0], shape.width
+        block_rows, block_columns = config.block * config.rows * strides[0], shape.width
         if tiles_y == 1:
-            block_rows, block_columns = rows, config.block * config.columns * shape.strides[1]
+            block_rows, block_columns = rows, config.block * config.columns * strides[1]
         block = (block_rows + shape.kernel[0]) * block_columns
         held = block * shape.in_channels * operand + panel * panels
     else:

@@ -221,6 +221,17 @@ def test_an_image_is_not_copied_for_the_sake_of_a_tile_that_wastes_less(level: s
         assert not needs_stage(shape, packing, packing.layout.lhs, config), (view, config)
 
 
+def test_tiles_of_strided_pixels_go_beyond_a_row() -> None:
+    """Rows of 14 pixels would leave half of each fourth tile, and rows of 7 an eighth: they are copied to one row."""
+    target = LEVELS["avx2"].summing(1, paired=True)
+    for size, depth in ((28, 512), (14, 1024)):
+        shape = ConvShape(1, size, size, depth, 2 * depth, (1, 1), (2, 2))
+        columns = schedules.default_conv_config(shape, target).columns
+        pixels = (size // 2) ** 2
+        assert shape.grid == (1, pixels)
+        assert -(-pixels // columns) * columns < 1.03 * pixels
+
+
 @pytest.mark.parametrize("knob", ["rows", "columns", "vectors", "unroll", "block"])
 def test_a_knob_below_one_is_refused(knob: str) -> None:
     config = ConvConfig(1, 4, 1, 16, 1, "rows", 1)

@@ -14,6 +14,11 @@ CONVOLUTIONS = {
     "1x1-few-pixels": Conv((1, 20, 7, 9), 24),
     "1x1-many-pixels": Conv((1, 8, 24, 20), 16),
     "1x1-strided": Conv((1, 12, 9, 8), 16, strides=(2, 2)),
+    "1x1-strided-and-padded": Conv((2, 20, 9, 8), 24, strides=(2, 3), pads=(1, 0, 2, 1)),
+    "1x1-strided-in-a-wide-border": Conv(
+        (1, 27, 4, 2), 12, strides=(2, 1), pads=(2, 2, 1, 1), group=3
+    ),
+    "1x1-strided-many-pixels": Conv((1, 16, 44, 40), 32, strides=(2, 2)),
     "3x3-padded": Conv((1, 16, 11, 13), 32, (3, 3), pads=(1, 1, 1, 1)),
     "3x3-unpadded": Conv((1, 16, 10, 12), 32, (3, 3)),
     "3x3-padded-unevenly": Conv((1, 8, 9, 10), 16, (3, 3), pads=(0, 1, 2, 0)),
@@ -76,6 +81,7 @@ ALL = {
 # Other forms of the operator: one convolution for every way through the kernels.
 FORMS = (
     "conv-1x1-few-pixels",
+    "conv-1x1-strided",
     "conv-3x3-unpadded",
     "conv-3x3-padded-unevenly",
     "conv-first-layer-7x7-strided-of-3-channels",
@@ -87,7 +93,13 @@ FORMS = (
     "gemm-one-row-depth-37",
     "gemm-17-rows",
 )
-RESIDUALS = ("conv-1x1-few-pixels", "conv-3x3-padded", "conv-9-outputs", "gemm-17-rows")
+RESIDUALS = (
+    "conv-1x1-few-pixels",
+    "conv-1x1-strided",
+    "conv-3x3-padded",
+    "conv-9-outputs",
+    "gemm-17-rows",
+)
 FLOATS = ("conv-3x3-padded", "conv-13-outputs", "depthwise-19-channels", "gemm-one-row-10-outputs")
 
 
