@@ -1,18 +1,22 @@
-"""Fetching the next panel of weights while the present one is used."""
+"""Fetching what is used later: the next panel of weights, or the image and the outputs of later tiles."""
 
 from math import gcd
 from typing import Any
 
 import tvm
 from tvm import s_tir, tirx
+from tvm.script.ir_builder import tirx as T
 
 from lowgemm.intrin import Dot
 from lowgemm.schedules import _steps
 from lowgemm.schedules._marked import argument, mark_loops, replace_steps, with_loop_body
 from lowgemm.schedules._steps import Sums
 
-# For reading, into the second cache (x86's prefetcht1): the first is full of the present panel. Data, not code.
-_KIND = (0, 2, 1)
+# For reading, into the second cache (x86's prefetcht1): the first is full of what is used now. Data, not code.
+READING = (0, 2, 1)
+# For writing, into the first cache (prefetchw, or prefetcht0 on AVX2 levels, which do not promise it).
+WRITING = (1, 3, 1)
+_LINE = 64
 
 
 def prefetch_weights(
@@ -64,15 +68,30 @@ def prefetch_filters(sch: s_tir.Schedule, loops: dict[str, Any]) -> tvm.tirx.Pri
         panel = var["block"] * int(inside["panel"].extent) + var["panel"]
         # Behind the last part lies the next panel.
         ahead = (var["part"] + 1) * int(step.extent) + var["step"]
-        rows = [_fetch(weight, [panel, ahead, row, 0, 0, 0]) for row in range(3)]
+        rows = [
+            tirx.Evaluate(_fetch(weight, [panel, ahead, row, 0, 0, 0], READING)) for row in range(3)
+        ]
         return with_loop_body(step, tirx.SeqStmt([*rows, step.body]))
 
     return replace_steps(func, fetching)
 
 
-def _fetch(buffer, at: list):
+def prefetch_share(
+    buffer, at: list, size: int, number, count: int, kind: tuple[int, int, int]
+) -> None:
+    """Emit the part `number` of `count` of the prefetches of `size` bytes from `at` on, in a buffer of bytes.
+
+    They may lie behind the end of a row, or of the buffer: prefetches do not fault.
+    """
+    share = -(-size // (_LINE * count))
+    for line in range(share):
+        place = [*at[:-1], at[-1] + (number * share + line) * _LINE]
+        T.evaluate(_fetch(buffer, place, kind))
+
+
+def _fetch(buffer, at: list, kind: tuple[int, int, int]):
     address = tirx.address_of(tirx.BufferLoad(buffer, at))
-    return tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, *_KIND))
+    return tirx.call_intrin("void", "tirx.prefetch", address, *kind)
 
 
 def prefetch_lines(loops: dict, buffer, vectors: int, steps: int, apart: int, stretch):
@@ -90,4 +109,5 @@ def prefetch_lines(loops: dict, buffer, vectors: int, steps: int, apart: int, st
     panel = panel * vectors + line // each_panel
     step = stretch * steps + line % each_panel * apart
     at = [panel, var["tap_row"], var["tap_column"], step, 0, 0]
-    return tirx.For(each, 0, share, tirx.ForKind.SERIAL, _fetch(buffer, at))
+    fetch = tirx.Evaluate(_fetch(buffer, at, READING))
+    return tirx.For(each, 0, share, tirx.ForKind.SERIAL, fetch)

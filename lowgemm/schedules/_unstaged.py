@@ -4,6 +4,7 @@ for row of pixels (parallel):
   for part of the channels:
     for tile of pixels:
       if their window sticks out of the image: copy it, with what lies outside
+      where image and outputs are far: prefetch what later tiles read and write
       what the kernel makes of the window
 """
 
@@ -16,6 +17,8 @@ from tvm.script.ir_builder import tirx as T
 from lowgemm import intrin
 from lowgemm.packing import FLAT, ConvShape, DepthwisePacking, GroupedPacking
 from lowgemm.schedules._panels import Registers
+from lowgemm.schedules._prefetch import READING, WRITING, prefetch_share
+from lowgemm.tiling import unstaged_prefetches
 from lowgemm.topi import OutputForm, OutputStage
 
 
@@ -45,6 +48,7 @@ class UnstagedKernel(ABC):
         self.lanes, self.width = order.layout.lanes, order.channels
         self.blocks = held[0]
         self.together = self.blocks if whole else 1
+        self.fetches = whole and unstaged_prefetches(shape)
         self.flips = in_dtype == "int8"
         self.planes = shape.planes.kernel
         solid = shape.planes != FLAT
@@ -127,7 +131,26 @@ class UnstagedKernel(ABC):
 
     def _tile(self, load: Callable, block, at: list, x) -> None:
         with T.serial(0, self.together) as number:
+            if self.fetches:
+                self._fetch(number, *at, x)
             self.block_tile(load, block + number, at, x)
+
+    def _fetch(self, number, image, row, x) -> None:
+        """Emit one block's share of the prefetches of a tile that is computed whole.
+
+        The next row of tiles reads rows of the image that this one does not; four columns more are never too late. A
+        store to a line that is not there holds up those behind it, so lines are asked for eight pixels before.
+        """
+        shape, rows, columns = self.shape, self.shape.rows, self.shape.columns
+        top = row * rows.stride - rows.before + rows.span
+        left = x * columns.stride + 4
+        read = self.pixels * columns.stride * shape.in_channels
+        for ahead in range(rows.stride):
+            at = [image, top + ahead, left, 0]
+            prefetch_share(self.data, at, read, number, self.together, READING)
+        written = self.pixels * shape.out_channels
+        at = [image, row, x + 8, 0]
+        prefetch_share(self.dst, at, written, number, self.together, WRITING)
 
     @property
     def columns(self) -> int:

@@ -48,6 +48,7 @@ from lowgemm.tiling._registers import held_weights as held_weights
 from lowgemm.tiling._registers import summing_target as summing_target
 from lowgemm.tiling._registers import tile_registers as tile_registers
 from lowgemm.tiling._tiles import TileConfig as TileConfig
+from lowgemm.tiling._unstaged import unstaged_prefetches as unstaged_prefetches
 from lowgemm.tiling._unstaged import unstaged_stores as unstaged_stores
 from lowgemm.tiling._winograd import WINOGRAD_CHANNELS as WINOGRAD_CHANNELS
 from lowgemm.tiling._winograd import WinogradConfig as WinogradConfig

@@ -4,13 +4,10 @@ from dataclasses import dataclass
 
 from lowgemm.packing import ConvShape, DirectDepthwisePacking, dot_layout
 from lowgemm.targets import CpuTarget
+from lowgemm.tiling._unstaged import unstaged_prefetches
 
 # The share of tiles that do not stick out of an image: of 20x20 it is 0.54, of 14x14 0.43, of 7x7 none (Zen 3).
 _LEAST_INSIDE = 0.53
-# Images from so many bytes on come from beyond the second cache: 59 of 14x14x544 take a sixth less time, but those of
-# 7x7x1088 an eighth more.
-_FAR = 4 << 20
-_LEAST_INSIDE_FAR = 0.4
 # Channels that are computed for each that there is.
 _MOST_UNUSED = 1.15
 # Half of the first cache.
@@ -71,22 +68,21 @@ def direct_depthwise_pays(shape: ConvShape, target: CpuTarget) -> bool:
     """Whether it is expected to take less time than the kernel that interleaves rows beforehand.
 
     At a stride it does, where the filters of all channels, which each tile reads, stay in the first cache: output rows
-    share few rows of the input. Else vectors should be full, which the others' are with pixels, and few tiles should
-    stick out of the image, or not too many where a batch's images come from far.
+    share few rows of the input. Else vectors should be full, which the others' are with pixels, and either few tiles
+    should stick out of the image, or its tiles be prefetched (71 of 7x7x1088 take 0.7 of the time).
     """
     if not direct_depthwise_takes(shape, target) or shape.kernel not in ((3, 3), (5, 5)):
         return False
     config = default_direct_depthwise_config(shape, target)
     packing = direct_depthwise_packing(shape, target, config)
+    near = packing.filter_bytes(shape.out_channels) <= _NEAR_FILTERS or shape.kernel == (3, 3)
     if shape.strides[0] > 1:
-        near = packing.filter_bytes(shape.out_channels) <= _NEAR_FILTERS
-        return near or shape.kernel == (3, 3)
+        return near
     channels = packing.order.blocks(shape.out_channels) * packing.order.channels
-    images = shape.batch * shape.height * shape.width * shape.in_channels
-    far = shape.planes.kernel == 1 and images >= _FAR
-    inside = _share_inside(shape, config) >= (_LEAST_INSIDE_FAR if far else _LEAST_INSIDE)
     full = channels <= _MOST_UNUSED * shape.out_channels
-    return shape.kernel == (3, 3) and full and inside
+    if unstaged_prefetches(shape):
+        return full and near
+    return full and shape.kernel == (3, 3) and _share_inside(shape, config) >= _LEAST_INSIDE
 
 
 def _share_inside(shape: ConvShape, config: DirectDepthwiseConfig) -> float:

@@ -34,6 +34,8 @@ FEWER = Conv((1, 64, 56, 56), 64, (3, 3), pads=(1, 1, 1, 1))
 # An image of which too many windows stick out to be read where it lies, and one that is, without VNNI.
 DEPTHWISE = Conv((1, 64, 14, 14), 64, (3, 3), pads=(1, 1, 1, 1), group=64)
 DIRECT = Conv((1, 64, 56, 56), 64, (3, 3), (2, 2), pads=(1, 1, 1, 1), group=64)
+# Of outputs that do not stay in the second cache.
+FAR = Conv((1, 64, 112, 112), 64, (3, 3), pads=(1, 1, 1, 1), group=64)
 # Of tiles of 13 pixels, whose sums leave three registers of sixteen: no default any more, but the tuner's to choose.
 TALL = Conv((1, 192, 26, 26), 384, (3, 3), (2, 2), pads=(1, 1, 1, 1))
 # Of tiles of two pixels by four vectors.
@@ -50,6 +52,7 @@ LAYERS = {
     "gemm": GEMM,
     "depthwise-3x3": DEPTHWISE,
     "depthwise-3x3-stride-2": DIRECT,
+    "depthwise-3x3-far": FAR,
     "conv-5x5-pairs": CONV,
     "gemm-pairs": GEMM,
     "conv-5x5-quads": CONV,
@@ -183,6 +186,13 @@ def test_no_image_is_copied_by_bytes(level: str) -> None:
     assert not re.search(r"\bvp(ins|ext)rb\b", "\n".join(assembly("conv-1x1-uneven", level)))
 
 
+@pytest.mark.parametrize(("level", "writing"), [("avx2", "prefetcht0"), ("avx512", "prefetchw")])
+def test_images_and_outputs_are_prefetched_where_they_are_far(level: str, writing: str) -> None:
+    for layer, fetched in (("depthwise-3x3-far", True), ("depthwise-3x3-stride-2", False)):
+        found = {line.split()[0] for line in assembly(layer, level) if "prefetch" in line}
+        assert found == ({writing, "prefetcht1"} if fetched else set()), layer
+
+
 @pytest.mark.parametrize("layer", ["conv-1x1", "gemm-pairs", "depthwise-3x3"])
 @pytest.mark.parametrize("level", ["avx2", "avx_vnni"])
 def test_nothing_bounds_codes_that_packing_bounds(level: str, layer: str) -> None:
@@ -213,7 +223,9 @@ def spills(layer: str, level: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("layer", [name for name in LAYERS if name != "depthwise-3x3"])
+@pytest.mark.parametrize(
+    "layer", [name for name in LAYERS if name not in ("depthwise-3x3", "depthwise-3x3-far")]
+)
 @pytest.mark.parametrize("level", LEVEL_NAMES)
 def test_accumulators_stay_in_registers(level: str, layer: str) -> None:
     assert spills(layer, level) == []

@@ -117,6 +117,18 @@ def test_planes_inside_and_outside(isa: str, stride: int, dilation: int) -> None
     check(conv, isa)
 
 
+@pytest.mark.parametrize(("batch", "stride"), [(1, 1), (4, 2)])
+@pytest.mark.parametrize("isa", isas())
+def test_what_is_prefetched_behind_an_image_is_not_used(isa: str, batch: int, stride: int) -> None:
+    """Nor does a prefetch fault behind the last image."""
+    strides, around = (stride, stride), (1, 1, 1, 1)
+    shape = ConvShape(batch, 105, 103, CHANNELS, CHANNELS, (3, 3), strides, around, groups=CHANNELS)
+    assert tiling.unstaged_prefetches(shape)
+    x = (batch, 105, 103, CHANNELS)
+    output = stage("uint8")
+    check(Convolution(x, CHANNELS, (3, 3), stride, 1, groups=CHANNELS, output=output), isa)
+
+
 @pytest.mark.emulated
 @pytest.mark.parametrize("channels", [32, 64, 33])
 @pytest.mark.parametrize("isa", isas())
@@ -171,7 +183,7 @@ def test_each_pixel_meets_each_tap_once(kernel: tuple[int, int], stride: int, pi
 
 
 def test_where_the_kernel_pays() -> None:
-    """At a stride, and for images that most tiles lie inside of, or many of them, whose channels fill vectors."""
+    """At a stride, and for images that most tiles lie inside of, or prefetched ones, if channels fill vectors."""
     small = ConvShape(1, 14, 14, 64, 64, (3, 3), (1, 1), (1, 1, 1, 1), groups=64)
     two = {"strides": (2, 2)}
     five = {"kernel": (5, 5), "padding": (2, 2, 2, 2)}
@@ -191,8 +203,13 @@ def test_where_the_kernel_pays() -> None:
         ({**two, "dilations": (2, 2)}, False),
         ({**two, "out_channels": 128}, False),
         ({**two, "kernel": (7, 7)}, False),
-        ({"batch": 400}, True),
-        ({"batch": 2000, "height": 7, "width": 7}, False),
+        ({"batch": 7, "height": 7, "width": 7}, False),
+        # Outputs that do not stay in the second cache.
+        ({"batch": 70}, True),
+        ({"batch": 280, "height": 7, "width": 7}, True),
+        ({"batch": 70, **five}, True),
+        ({"batch": 70, **five, **wide}, False),
+        ({"batch": 70, **ragged}, False),
         ({"planes": Axis(64, 3, 1, 1, 1)}, False),
         ({**large, "planes": Axis(8, 3, 1, 1, 1)}, False),
         ({**large, "planes": Axis(32, 3, 1, 1, 1)}, True),
