@@ -18,6 +18,7 @@ from lowgemm.intrin._dot import byte_products as byte_products
 from lowgemm.intrin._dot import byte_products_in_memory as byte_products_in_memory
 from lowgemm.intrin._dot import in_memory_code as in_memory_code
 from lowgemm.intrin._dot import lanewise_dot as lanewise_dot
+from lowgemm.intrin._dot import opaque as opaque
 from lowgemm.intrin._dot import repeated as repeated
 from lowgemm.intrin._dot import repeated_from_memory as repeated_from_memory
 from lowgemm.intrin._int64 import defining_int64 as defining_int64

@@ -178,9 +178,18 @@ def accumulate_sums(acc, sums, lanes: int) -> Any:
     widened: Any = T.call_llvm_pure_intrin(
         T.llvm_lookup_intrinsic_id(add), sums, ones, dtype=f"int32x{lanes}"
     )
-    fence, floats = T.llvm_lookup_intrinsic_id("llvm.arithmetic.fence"), f"float32x{lanes}"
-    same = T.call_llvm_pure_intrin(fence, T.reinterpret(acc + widened, dtype=floats), dtype=floats)
-    return T.reinterpret(same, dtype=f"int32x{lanes}")
+    return opaque(acc + widened)
+
+
+def opaque(value) -> Any:
+    """int32, or a vector of it: the same, of which LLVM is not told what it is made of."""
+    dtype = str(value.ty.dtype)
+    fence, floats = (
+        T.llvm_lookup_intrinsic_id("llvm.arithmetic.fence"),
+        dtype.replace("int", "float"),
+    )
+    same = T.call_llvm_pure_intrin(fence, T.reinterpret(value, dtype=floats), dtype=floats)
+    return T.reinterpret(same, dtype=dtype)
 
 
 def repeated(word, lanes: int) -> Any:

@@ -2,7 +2,8 @@
 
 for row, tile of pixels:
   for block of channels:
-    for pair of taps:                     interleave two vectors of bytes; widen; one dot product for each pixel
+    for as many of its four vectors of sums as registers hold, for all pixels:
+      for pair of taps:                   interleave two vectors of bytes; widen; one dot product for each pixel
     requantize four vectors to one, in order
 
 All channels of a pixel are read together, as they lie in memory, and each row is read for as many rows of output as it
@@ -61,29 +62,46 @@ class _Kernel(UnstagedKernel):
         weight = (blocks, pairs, *held[1:], 2), "int16"
         tiles = (packing.pixels, order, held, True)
         super().__init__(shape, in_dtype, output, weight, *tiles)
+        # Beside four sums for each of several pixels registers do not hold what is multiplied.
+        self.parts = 2 if packing.pixels > 1 else 1
 
     def block_tile(self, load: Callable, block, at: list, x) -> None:
         channel = self.first(block)
-        sums = self.zeroed_sums(self.pixels * 4)
-        if self.planes == 1:
-            self._plane(load, sums, block, channel, 0)
-        else:
-            with T.serial(0, self.planes) as plane:
-                self._plane(load, sums, block, channel, plane)
+        each = 4 // self.parts
+        sums = [
+            self._sums(load, block, channel, range(first, first + each))
+            for first in range(0, 4, each)
+        ]
         columns = [(block, j, 0, T.ramp(0, 1, self.lanes)) for j in range(4)]
         for pixel in range(self.pixels):
-            four = [sums[4 * pixel + j] for j in range(4)]
+            four = [part[each * pixel + j] for part in sums for j in range(each)]
             self.put(self.narrowed(four, columns), at, x + pixel, channel)
 
-    def _plane(self, load: Callable, sums: Registers, block, channel, plane) -> None:
+    def _sums(self, load: Callable, block, channel, vectors: range) -> Registers:
+        """Emit the sums of each pixel in some of a block's four vectors."""
+        if vectors.start > 0:
+            # LLVM would else take what it loaded for the vectors before, from where it had to put it.
+            channel = T.bind(channel + (intrin.opaque(self.pad[0]) - self.pad[0]))
+        sums = self.zeroed_sums(self.pixels * len(vectors))
+        if self.planes == 1:
+            self._plane(load, sums, block, channel, vectors, 0)
+        else:
+            with T.serial(0, self.planes) as plane:
+                self._plane(load, sums, block, channel, vectors, plane)
+        return sums
+
+    def _plane(
+        self, load: Callable, sums: Registers, block, channel, vectors: range, plane
+    ) -> None:
         lanes = self.lanes
         for step in self.packing.steps:
-            vectors = intrin.interleave_pair(
+            words = intrin.interleave_pair(
                 load(plane, *step.first, channel), load(plane, *step.second, channel)
             )
             for pixel, pair in step.uses:
-                for j, vector in enumerate(vectors):
+                for i, j in enumerate(vectors, pixel * len(vectors)):
                     number = plane * len(self.packing.taps) + pair
                     at = (block, number, j, 0, 0, T.ramp(0, 1, 2 * lanes))
-                    i = 4 * pixel + j
-                    sums[i] = self.dot(sums[i], vector, self.weight[at])
+                    total = self.dot(sums[i], words[j], self.weight[at])
+                    # Nor is it to add up in an order of its own, with partial sums for which there are no registers.
+                    sums[i] = intrin.opaque(total) if self.parts > 1 else total

@@ -132,25 +132,25 @@ class UnstagedKernel(ABC):
     def _tile(self, load: Callable, block, at: list, x) -> None:
         with T.serial(0, self.together) as number:
             if self.fetches:
-                self._fetch(number, *at, x)
+                self._fetch(number, at, x)
             self.block_tile(load, block + number, at, x)
 
-    def _fetch(self, number, image, row, x) -> None:
+    def _fetch(self, number, at: list, x) -> None:
         """Emit one block's share of the prefetches of a tile that is computed whole.
 
         The next row of tiles reads rows of the image that this one does not; four columns more are never too late. A
         store to a line that is not there holds up those behind it, so lines are asked for eight pixels before.
         """
-        shape, rows, columns = self.shape, self.shape.rows, self.shape.columns
+        (image, row), shape = at, self.shape
+        rows, columns = shape.rows, shape.columns
         top = row * rows.stride - rows.before + rows.span
         left = x * columns.stride + 4
         read = self.pixels * columns.stride * shape.in_channels
         for ahead in range(rows.stride):
-            at = [image, top + ahead, left, 0]
-            prefetch_share(self.data, at, read, number, self.together, READING)
+            begin = [image, top + ahead, left, 0]
+            prefetch_share(self.data, begin, read, number, self.together, READING)
         written = self.pixels * shape.out_channels
-        at = [image, row, x + 8, 0]
-        prefetch_share(self.dst, at, written, number, self.together, WRITING)
+        prefetch_share(self.dst, [image, row, x + 8, 0], written, number, self.together, WRITING)
 
     @property
     def columns(self) -> int:

@@ -2,14 +2,21 @@
 
 from dataclasses import dataclass
 
-from lowgemm.packing import ConvShape, DirectDepthwisePacking, dot_layout
+from lowgemm.packing import FLAT, ConvShape, DirectDepthwisePacking, dot_layout
 from lowgemm.targets import CpuTarget
-from lowgemm.tiling._unstaged import unstaged_prefetches
 
-# The share of tiles that do not stick out of an image: of 20x20 it is 0.54, of 14x14 0.43, of 7x7 none (Zen 3).
+# The share of tiles that do not stick out of an image over three axes: 0.58 of 16x28x28, 0.46 of 8x14x14 (Zen 3).
 _LEAST_INSIDE = 0.53
-# Channels that are computed for each that there is.
-_MOST_UNUSED = 1.15
+# Rows of so many pixels are worth the 5x5 kernel: 12x80 and 3x96 take 0.75 of the time, 40x40 0.92, 28x28 1.0, 14x14
+# 1.05.
+_LEAST_WIDTH = 40
+# The time of a tile of so many pixels at stride 1, in pixels, with filters of up to 3x3 and larger ones, beside which
+# sixteen registers hold less; and of each column that is copied because its window sticks out of the image.
+_SMALL_TILES = {1: 1.3, 2: 2.1, 3: 3.0, 4: 4.05}
+_LARGE_TILES = {1: 1.4, 2: 2.2, 3: 3.0, 4: 4.5}
+_COPIED = 0.25
+# Channels that are computed for each that there is: of 160x160x48, two blocks of 32, it takes 0.9 of the time.
+_MOST_UNUSED = 1.65
 # Half of the first cache.
 _NEAR_FILTERS = 16 * 1024
 MOST_PIXELS = 8
@@ -31,10 +38,21 @@ def default_direct_depthwise_config(
 ) -> DirectDepthwiseConfig:
     """The heuristic choice for `shape`, used where nothing was tuned.
 
-    Neighbours that are apart share too little to be worth the registers (75x75x248 at stride 2: one pixel takes 7% less
-    time than two); at stride 1 four take 7 to 13% less than two (Zen 3).
+    Neighbours that are apart share little, and two stick out of an image more often than one (at stride 2, 5x5: 0.9 to
+    1.2 of the time). At stride 1 the tiles count, and those of which a window sticks out: two pixels of 14x14 take 0.86
+    of the time of four, which cover 16 of a row (Zen 3).
     """
-    return DirectDepthwiseConfig(min(4, shape.out_width) if shape.strides[1] == 1 else 1)
+    if shape.strides[1] > 1:
+        return DirectDepthwiseConfig(1)
+    large = shape.kernel[0] * shape.kernel[1] > 9
+    times = _LARGE_TILES if large else _SMALL_TILES
+
+    def time(pixels: int) -> float:
+        tiles = -(-shape.out_width // pixels)
+        copied = (1 - _share_inside(shape, pixels)) * (pixels + shape.kernel[1] - 1)
+        return tiles * (times[pixels] + copied * _COPIED)
+
+    return DirectDepthwiseConfig(min((p for p in times if p <= shape.out_width), key=time))
 
 
 def check_direct_depthwise_config(
@@ -68,30 +86,32 @@ def direct_depthwise_pays(shape: ConvShape, target: CpuTarget) -> bool:
     """Whether it is expected to take less time than the kernel that interleaves rows beforehand.
 
     At a stride it does, where the filters of all channels, which each tile reads, stay in the first cache: output rows
-    share few rows of the input. Else vectors should be full, which the others' are with pixels, and either few tiles
-    should stick out of the image, or its tiles be prefetched (71 of 7x7x1088 take 0.7 of the time).
+    share few rows of the input. Else vectors should be full, which the others' are with pixels, and, over three axes,
+    few tiles stick out of the image.
     """
     if not direct_depthwise_takes(shape, target) or shape.kernel not in ((3, 3), (5, 5)):
         return False
-    config = default_direct_depthwise_config(shape, target)
-    packing = direct_depthwise_packing(shape, target, config)
-    near = packing.filter_bytes(shape.out_channels) <= _NEAR_FILTERS or shape.kernel == (3, 3)
+    packing = direct_depthwise_packing(
+        shape, target, default_direct_depthwise_config(shape, target)
+    )
+    small = shape.kernel == (3, 3)
     if shape.strides[0] > 1:
-        return near
+        return small or packing.filter_bytes(shape.out_channels) <= _NEAR_FILTERS
     channels = packing.order.blocks(shape.out_channels) * packing.order.channels
-    full = channels <= _MOST_UNUSED * shape.out_channels
-    if unstaged_prefetches(shape):
-        return full and near
-    return full and shape.kernel == (3, 3) and _share_inside(shape, config) >= _LEAST_INSIDE
+    if channels > _MOST_UNUSED * shape.out_channels:
+        return False
+    if shape.planes != FLAT:
+        return small and _share_inside(shape, packing.pixels) >= _LEAST_INSIDE
+    return small or shape.out_width >= _LEAST_WIDTH
 
 
-def _share_inside(shape: ConvShape, config: DirectDepthwiseConfig) -> float:
-    """Of all tiles, those whose window does not stick out of the image."""
+def _share_inside(shape: ConvShape, pixels: int) -> float:
+    """Of all tiles of so many pixels, those whose window does not stick out of the image."""
     share = 1.0
-    for axis, pixels in ((shape.planes, 1), (shape.rows, 1), (shape.columns, config.pixels)):
-        tiles = -(-axis.out // pixels)
-        starts = [min(i * pixels, axis.out - pixels) * axis.stride for i in range(tiles)]
-        reach = (pixels - 1) * axis.stride + axis.span
+    for axis, size in ((shape.planes, 1), (shape.rows, 1), (shape.columns, pixels)):
+        tiles = -(-axis.out // size)
+        starts = [min(i * size, axis.out - size) * axis.stride for i in range(tiles)]
+        reach = (size - 1) * axis.stride + axis.span
         fitting = [at - axis.before >= 0 and at - axis.before + reach <= axis.size for at in starts]
         share *= sum(fitting) / tiles
     return share

@@ -183,36 +183,34 @@ def test_each_pixel_meets_each_tap_once(kernel: tuple[int, int], stride: int, pi
 
 
 def test_where_the_kernel_pays() -> None:
-    """At a stride, and for images that most tiles lie inside of, or prefetched ones, if channels fill vectors."""
+    """At a stride, and else for channels that fill vectors, with 5x5 filters where rows are long, and over three axes
+    where most tiles lie inside of the image."""
     small = ConvShape(1, 14, 14, 64, 64, (3, 3), (1, 1), (1, 1, 1, 1), groups=64)
     two = {"strides": (2, 2)}
     five = {"kernel": (5, 5), "padding": (2, 2, 2, 2)}
     wide = {"in_channels": 512, "out_channels": 512, "groups": 512}
-    ragged = {"in_channels": 48, "out_channels": 48, "groups": 48}
+    ragged = {"in_channels": 36, "out_channels": 36, "groups": 36}
     large = {"height": 28, "width": 28}
     cases = [
-        ({}, False),
+        ({}, True),
         (two, True),
         ({"strides": (2, 1)}, True),
-        (large, True),
+        ({"height": 7, "width": 7}, True),
         ({**large, **five}, False),
-        ({**large, **ragged}, False),
+        ({**five, "width": 40}, True),
+        ({**five, **wide, "height": 3, "width": 80}, True),
+        (ragged, False),
+        ({"in_channels": 48, "out_channels": 48, "groups": 48}, True),
         ({**two, **ragged}, True),
         ({**two, **five}, True),
         ({**two, **five, **wide}, False),
-        ({**two, "dilations": (2, 2)}, False),
-        ({**two, "out_channels": 128}, False),
+        ({"dilations": (2, 2)}, False),
+        ({"out_channels": 128}, False),
         ({**two, "kernel": (7, 7)}, False),
-        ({"batch": 7, "height": 7, "width": 7}, False),
-        # Outputs that do not stay in the second cache.
-        ({"batch": 70}, True),
-        ({"batch": 280, "height": 7, "width": 7}, True),
-        ({"batch": 70, **five}, True),
-        ({"batch": 70, **five, **wide}, False),
-        ({"batch": 70, **ragged}, False),
-        ({"planes": Axis(64, 3, 1, 1, 1)}, False),
+        ({"planes": Axis(8, 3, 1, 1, 1)}, False),
         ({**large, "planes": Axis(8, 3, 1, 1, 1)}, False),
         ({**large, "planes": Axis(32, 3, 1, 1, 1)}, True),
+        ({**large, **five, "planes": Axis(32, 5, 1, 2, 2)}, False),
     ]
     for change, pays in cases:
         assert tiling.direct_depthwise_pays(replace(small, **change), LEVELS["avx2"]) == pays, (
@@ -221,3 +219,24 @@ def test_where_the_kernel_pays() -> None:
     for level, target in LEVELS.items():
         without = target.dot_depth == 2
         assert tiling.direct_depthwise_pays(replace(small, **two), target) == without, level
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "pixels"),
+    [
+        ((14, 14), 3, 1, 2),
+        ((28, 28), 3, 1, 4),
+        ((56, 56), 3, 2, 1),
+        ((12, 80), 5, 1, 3),
+        ((56, 56), 5, 2, 1),
+        ((9, 1), 3, 1, 1),
+    ],
+)
+def test_the_default_tile_covers_rows_and_sticks_out_of_few(
+    size: tuple[int, int], kernel: int, stride: int, pixels: int
+) -> None:
+    before = kernel // 2
+    padding = (before, before, before, before)
+    square = (kernel, kernel)
+    shape = ConvShape(1, *size, 64, 64, square, (stride, stride), padding, groups=64)
+    assert tiling.default_direct_depthwise_config(shape, LEVELS["avx2"]).pixels == pixels
