@@ -115,10 +115,13 @@ def _summed_desc(dot: Dot):
 
 
 _IN_MEMORY = """
-define internal <{bytes} x i8> @{repeat}(ptr %run, i16 %start, i32 %further) alwaysinline {{
+define internal <{bytes} x i8> @{repeat}(ptr %first, i16 %start, ptr %run) alwaysinline {{
+  %begin = ptrtoint ptr %first to i64
+  %end = ptrtoint ptr %run to i64
+  %further = sub i64 %end, %begin
   %at = zext i16 %start to i64
-  %first = getelementptr i8, ptr %run, i64 %at
-  %address = getelementptr i8, ptr %first, i32 %further
+  %near = getelementptr i8, ptr %first, i64 %at
+  %address = getelementptr i8, ptr %near, i64 %further
   %word = load i32, ptr %address, align 1
   %one = insertelement <{lanes} x i32> poison, i32 %word, i64 0
   %each = shufflevector <{lanes} x i32> %one, <{lanes} x i32> poison, <{lanes} x i32> zeroinitializer
@@ -149,14 +152,14 @@ def byte_products_in_memory(a, b, lanes: int) -> Any:
     return T.call_extern(f"int16x{2 * lanes}", _in_memory(lanes), a, b)
 
 
-def repeated_from_memory(run, start, further, lanes: int) -> Any:
-    """In each lane the four bytes from byte `start`, uint16, on of the run that lies `further` bytes, int32, behind the
-    address `run`, inside of what is marked with `in_memory_code`.
+def repeated_from_memory(first, start, run, lanes: int) -> Any:
+    """In each lane the four bytes from byte `start`, uint16, on of the run at the address `run`, inside of what is
+    marked with `in_memory_code`.
 
-    Both are part of the load's address, if `further` is constant: `start` takes no instruction, as it does in TVM's
-    indices, and all runs share the registers of one.
+    `start`, and how far `run` lies behind the address `first`, if that is constant, are part of the load's address:
+    they take no instruction, as `start` does in TVM's indices, and all runs share the registers of the first one.
     """
-    return T.call_extern(f"uint8x{4 * lanes}", _repeat(lanes), run, start, further)
+    return T.call_extern(f"uint8x{4 * lanes}", _repeat(lanes), first, start, run)
 
 
 def in_memory_code(lanes: int) -> str:

@@ -109,15 +109,16 @@ class _Tile:
             nest = with_loop_body(loop, nest)
         return tirx.For(step, 0, trips, tirx.ForKind.SERIAL, nest)
 
-    def _run(self) -> tuple[Any, Any]:
-        """The address of the first pixel's run, and how many bytes behind it this pixel's is."""
-        indices = [r.min for r in self.left.region]
-        further: Any = tirx.const(0, "int32")
-        for dim, extent in enumerate(self.left.source.shape):
-            moved = sum(loop.loop_var * self._factor(indices[dim], loop) for loop in self.pixels)
-            further = further * extent + moved
-            indices[dim] = indices[dim] - moved
-        return tirx.address_of(tirx.BufferLoad(self.left.source, indices)), further
+    def _runs(self) -> tuple[Any, Any]:
+        """The addresses of the first pixel's run, and of this one's."""
+        own = [r.min for r in self.left.region]
+        first = [
+            index - sum(loop.loop_var * self._factor(index, loop) for loop in self.pixels)
+            for index in own
+        ]
+        # Not by the buffer's extents: they shrink to what a block needs of them.
+        first, own = (tirx.address_of(tirx.BufferLoad(self.left.source, at)) for at in (first, own))
+        return first, own
 
     def _factor(self, index, loop: tirx.For):
         """By how much `index` of the block grows from one iteration of a loop around it to the next."""
@@ -136,7 +137,7 @@ class _Tile:
         lanes, statements = self.dot.lanes, []
         panel, *tap = [r.min for r in self.weight.region][:3]
         *pixel, output = (r.min for r in self.acc.region)
-        run, further = self._run()
+        first, own = self._runs()
 
         def bound(value, name: str, dtype: str):
             variable = tirx.Var(name, dtype)
@@ -148,7 +149,7 @@ class _Tile:
             if v % self.paired == 0:
                 starts = [self.place(word, v // self.paired) for word in words]
                 repeated = [
-                    intrin.repeated_from_memory(run, start, further, lanes) for start in starts
+                    intrin.repeated_from_memory(first, start, own, lanes) for start in starts
                 ]
                 repeated = [bound(value, "word", f"uint8x{4 * lanes}") for value in repeated]
             sums = None

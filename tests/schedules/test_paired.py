@@ -25,6 +25,8 @@ CONVOLUTIONS = {
     "1x1": Conv((1, 36, 7, 9), 32),
     "1x1-ragged": Conv((1, 40, 6, 10), 27),
     "depth-no-multiple-of-4": Conv((1, 37, 6, 7), 16),
+    # The copy of a block's rows is shorter than the image's.
+    "rows-of-such-depth": Conv((2, 75, 5, 1), 27, pads=(0, 0, 1, 0), group=3),
     "3x3-strided": Conv((1, 16, 9, 12), 32, (3, 3), (2, 2), (1, 1, 1, 1)),
     "3x3-dilated": Conv((1, 32, 9, 10), 16, (3, 3), pads=(2, 2, 2, 2), dilations=(2, 2)),
     "groups": Conv((2, 96, 6, 7), 64, (3, 3), pads=(1, 1, 1, 1), group=2),
