@@ -187,10 +187,8 @@ def accumulate_sums(acc, sums, lanes: int) -> Any:
 def opaque(value) -> Any:
     """int32, or a vector of it: the same, of which LLVM is not told what it is made of."""
     dtype = str(value.ty.dtype)
-    fence, floats = (
-        T.llvm_lookup_intrinsic_id("llvm.arithmetic.fence"),
-        dtype.replace("int", "float"),
-    )
+    fence = T.llvm_lookup_intrinsic_id("llvm.arithmetic.fence")
+    floats = dtype.replace("int", "float")
     same = T.call_llvm_pure_intrin(fence, T.reinterpret(value, dtype=floats), dtype=floats)
     return T.reinterpret(same, dtype=dtype)
 

@@ -8,6 +8,7 @@ from tvm import tirx
 from tvm.tirx.script.builder import ir as build
 
 from lowgemm.schedules import _vectors
+from lowgemm.schedules._prefetch import prefetch
 from lowgemm.schedules._vectors import load, register, store, when
 from lowgemm.targets import CpuTarget
 from lowgemm.topi import BagForm, narrowed
@@ -69,8 +70,7 @@ def schedule_bags(form: BagForm, target: CpuTarget) -> tvm.tirx.PrimFunc:
             return build.Bind(index)
 
         def fetch(row, element) -> None:
-            address = tirx.address_of(tirx.BufferLoad(table, [row, element]))
-            build.evaluate(tirx.call_intrin("void", "tirx.prefetch", address, *_KIND))
+            build.evaluate(prefetch(table, [row, element], _KIND))
 
         def add_row(sums: _Sums, row, later, place, position) -> None:
             def read(offset, n: int):

@@ -69,7 +69,8 @@ def prefetch_filters(sch: s_tir.Schedule, loops: dict[str, Any]) -> tvm.tirx.Pri
         # Behind the last part lies the next panel.
         ahead = (var["part"] + 1) * int(step.extent) + var["step"]
         rows = [
-            tirx.Evaluate(_fetch(weight, [panel, ahead, row, 0, 0, 0], READING)) for row in range(3)
+            tirx.Evaluate(prefetch(weight, [panel, ahead, row, 0, 0, 0], READING))
+            for row in range(3)
         ]
         return with_loop_body(step, tirx.SeqStmt([*rows, step.body]))
 
@@ -86,10 +87,11 @@ def prefetch_share(
     share = -(-size // (_LINE * count))
     for line in range(share):
         place = [*at[:-1], at[-1] + (number * share + line) * _LINE]
-        T.evaluate(_fetch(buffer, place, kind))
+        T.evaluate(prefetch(buffer, place, kind))
 
 
-def _fetch(buffer, at: list, kind: tuple[int, int, int]):
+def prefetch(buffer, at: list, kind: tuple[int, int, int]):
+    """Asking for the line of a buffer's element, as an expression."""
     address = tirx.address_of(tirx.BufferLoad(buffer, at))
     return tirx.call_intrin("void", "tirx.prefetch", address, *kind)
 
@@ -109,5 +111,5 @@ def prefetch_lines(loops: dict, buffer, vectors: int, steps: int, apart: int, st
     panel = panel * vectors + line // each_panel
     step = stretch * steps + line % each_panel * apart
     at = [panel, var["tap_row"], var["tap_column"], step, 0, 0]
-    fetch = tirx.Evaluate(_fetch(buffer, at, READING))
+    fetch = tirx.Evaluate(prefetch(buffer, at, READING))
     return tirx.For(each, 0, share, tirx.ForKind.SERIAL, fetch)
