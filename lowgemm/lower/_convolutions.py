@@ -283,7 +283,7 @@ def _depthwise(context: Context, node: Node, conv: ConvShape) -> None:
         out_shape, tile = _out_shape(conv), (1, config.pixels, packing.order.channels)
 
         def make():
-            return schedules.qdepthwise_direct(conv, packing, *form)
+            return schedules.qdepthwise_direct(conv, packing, *form, config)
     else:
         packing = schedules.depthwise_packing(conv, target, config.segments)
         rows = schedules.interleaving(conv, packing, config)

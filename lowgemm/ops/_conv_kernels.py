@@ -91,7 +91,7 @@ class DirectDepthwise(Kernel):
         from lowgemm import schedules
 
         return schedules.qdepthwise_direct(
-            self.shape, self.packing, self.x_dtype, output, self.target
+            self.shape, self.packing, self.x_dtype, output, self.target, self.config
         )
 
 

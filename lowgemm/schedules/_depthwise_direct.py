@@ -1,6 +1,6 @@
 """Depthwise convolution that reads the image where it lies: what is multiplied is interleaved in registers.
 
-for row, tile of pixels:
+for row, tile of pixels, or of an image that is copied first:
   for block of channels:
     for as many of its four vectors of sums as registers hold, for all pixels:
       for pair of taps:                   interleave two vectors of bytes; widen; one dot product for each pixel
@@ -23,7 +23,12 @@ from lowgemm.packing import ConvShape, DirectDepthwisePacking
 from lowgemm.schedules._panels import Registers, function_attributes
 from lowgemm.schedules._unstaged import UnstagedKernel
 from lowgemm.targets import CpuTarget
-from lowgemm.tiling import SERIAL_MACS, direct_depthwise_takes, unstaged_stores
+from lowgemm.tiling import (
+    SERIAL_MACS,
+    DirectDepthwiseConfig,
+    direct_depthwise_takes,
+    unstaged_stores,
+)
 from lowgemm.topi import OutputForm
 
 
@@ -33,6 +38,7 @@ def qdepthwise_direct(
     in_dtype: str,
     output: OutputForm,
     target: CpuTarget,
+    config: DirectDepthwiseConfig,
 ) -> tvm.tirx.PrimFunc:
     """`topi.qdepthwise2d` for as many outputs as inputs, uint8 or int8, without a residual or a table.
 
@@ -41,7 +47,7 @@ def qdepthwise_direct(
     assert direct_depthwise_takes(shape, target) and unstaged_stores(**asdict(output))
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         function_attributes()
-        _Kernel(shape, packing, in_dtype, output, target).rows(SERIAL_MACS // 4)
+        _Kernel(shape, packing, in_dtype, output, target, config).rows(SERIAL_MACS // 4)
     return builder.get()
 
 
@@ -53,6 +59,7 @@ class _Kernel(UnstagedKernel):
         in_dtype: str,
         output: OutputForm,
         target: CpuTarget,
+        config: DirectDepthwiseConfig,
     ) -> None:
         self.packing, order = packing, packing.order
         self.dot = intrin.word_dot(target)
@@ -61,15 +68,15 @@ class _Kernel(UnstagedKernel):
         pairs = shape.planes.kernel * len(packing.taps)
         weight = (blocks, pairs, *held[1:], 2), "int16"
         tiles = (packing.pixels, order, held, True)
-        super().__init__(shape, in_dtype, output, weight, *tiles)
+        super().__init__(shape, in_dtype, output, weight, *tiles, config.copied)
         # Beside four sums for each of several pixels registers do not hold what is multiplied.
         self.parts = 2 if packing.pixels > 1 else 1
 
-    def block_tile(self, load: Callable, block, at: list, x) -> None:
+    def block_tile(self, load: Callable, source, block, at: list, x) -> None:
         channel = self.first(block)
         each = 4 // self.parts
         sums = [
-            self._sums(load, block, channel, range(first, first + each))
+            self._sums(load, source, block, range(first, first + each))
             for first in range(0, 4, each)
         ]
         columns = [(block, j, 0, T.ramp(0, 1, self.lanes)) for j in range(4)]
@@ -77,26 +84,24 @@ class _Kernel(UnstagedKernel):
             four = [part[each * pixel + j] for part in sums for j in range(each)]
             self.put(self.narrowed(four, columns), at, x + pixel, channel)
 
-    def _sums(self, load: Callable, block, channel, vectors: range) -> Registers:
+    def _sums(self, load: Callable, source, block, vectors: range) -> Registers:
         """Emit the sums of each pixel in some of a block's four vectors."""
         if vectors.start > 0:
             # LLVM would else take what it loaded for the vectors before, from where it had to put it.
-            channel = T.bind(channel + (intrin.opaque(self.pad[0]) - self.pad[0]))
+            source = T.bind(source + (intrin.opaque(self.pad[0]) - self.pad[0]))
         sums = self.zeroed_sums(self.pixels * len(vectors))
         if self.planes == 1:
-            self._plane(load, sums, block, channel, vectors, 0)
+            self._plane(load, source, sums, block, vectors, 0)
         else:
             with T.serial(0, self.planes) as plane:
-                self._plane(load, sums, block, channel, vectors, plane)
+                self._plane(load, source, sums, block, vectors, plane)
         return sums
 
-    def _plane(
-        self, load: Callable, sums: Registers, block, channel, vectors: range, plane
-    ) -> None:
+    def _plane(self, load: Callable, source, sums: Registers, block, vectors: range, plane) -> None:
         lanes = self.lanes
         for step in self.packing.steps:
             words = intrin.interleave_pair(
-                load(plane, *step.first, channel), load(plane, *step.second, channel)
+                load(plane, *step.first, source), load(plane, *step.second, source)
             )
             for pixel, pair in step.uses:
                 for i, j in enumerate(vectors, pixel * len(vectors)):

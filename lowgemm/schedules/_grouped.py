@@ -78,7 +78,7 @@ class _Kernel(UnstagedKernel):
         tiles = (config.pixels, packing, held, config.whole)
         super().__init__(shape, in_dtype, output, weight, *tiles)
 
-    def block_tile(self, load: Callable, block, at: list, x) -> None:
+    def block_tile(self, load: Callable, source, block, at: list, x) -> None:
         shape, outputs, lanes = self.shape, self.packing.outputs, self.lanes
         channel = self.first(block)
         sums = self.zeroed_sums(self.pixels * outputs)
@@ -89,7 +89,7 @@ class _Kernel(UnstagedKernel):
             )
             for column in range(self.columns):
                 vectors = [
-                    load(plane, own, column, channel + 4 * lanes * i)
+                    load(plane, own, column, source + 4 * lanes * i)
                     for i in range(self.packing.quads)
                 ]
                 self._column(vectors, sums, block, row, column)

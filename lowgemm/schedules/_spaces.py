@@ -22,6 +22,7 @@ from lowgemm.tiling import (
     check_grouped_config,
     check_winograd_config,
     depthwise_packing,
+    direct_depthwise_packing,
     winograd_packing,
 )
 
@@ -78,7 +79,13 @@ def direct_depthwise_space(
     shape: ConvShape, target: CpuTarget, threads: int
 ) -> Iterator[DirectDepthwiseConfig]:
     """The configurations of `qdepthwise_direct` for `shape`, on `threads` threads."""
-    configs = (DirectDepthwiseConfig(pixels) for pixels in range(1, MOST_PIXELS + 1))
+    packing = direct_depthwise_packing(shape, target, DirectDepthwiseConfig(1))
+    blocks = packing.order.blocks(shape.out_channels)
+    configs = (
+        DirectDepthwiseConfig(pixels, copied)
+        for copied in (0, *(n for n in range(1, blocks + 1) if blocks % n == 0))
+        for pixels in range(1, MOST_PIXELS + 1)
+    )
     yield from _fitting(
         configs, lambda config: check_direct_depthwise_config(shape, target, config)
     )

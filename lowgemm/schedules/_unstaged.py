@@ -1,4 +1,5 @@
-"""Convolution kernels that read the image where it lies: only windows that stick out of it are copied.
+"""Convolution kernels that read the image where it lies, copying windows that stick out of it; or, where many do and it
+is small, a copy of the image with its border.
 
 for row of pixels (parallel):
   for part of the channels:
@@ -6,6 +7,11 @@ for row of pixels (parallel):
       if their window sticks out of the image: copy it, with what lies outside
       where image and outputs are far: prefetch what later tiles read and write
       what the kernel makes of the window
+
+for image, part of the channels (parallel):
+  copy them, with what lies outside
+  for tile of pixels:
+    as above, of the copy
 """
 
 from abc import ABC, abstractmethod
@@ -26,7 +32,7 @@ class UnstagedKernel(ABC):
     """A function that is being built, of NHWC or NDHWC activations, uint8 or int8.
 
     Channels are in blocks, and a tile is `pixels` side by side, of all blocks before the next one if it is computed
-    `whole`, else of one block for a row of tiles.
+    `whole`, else of one block for a row of tiles. Images are `copied` so many blocks at a time, or not (0).
 
     Arguments in order: data `(batch, [depth,] height, width, in_channels)`; weight, of a shape and a dtype; pad int32
     `(1,)`; those of the output stage (columns: `held`); dst `(batch, [od,] oh, ow, out_channels)`. int8 data count as
@@ -43,12 +49,13 @@ class UnstagedKernel(ABC):
         order: DepthwisePacking | GroupedPacking,
         held: tuple[int, ...],
         whole: bool,
+        copied: int = 0,
     ) -> None:
-        self.shape, self.pixels, self.order = shape, pixels, order
+        self.shape, self.pixels, self.order, self.copied = shape, pixels, order, copied
         self.lanes, self.width = order.layout.lanes, order.channels
         self.blocks = held[0]
-        self.together = self.blocks if whole else 1
-        self.fetches = whole and unstaged_prefetches(shape)
+        self.together = copied or (self.blocks if whole else 1)
+        self.fetches = whole and copied in (0, self.blocks) and unstaged_prefetches(shape)
         self.flips = in_dtype == "int8"
         self.planes = shape.planes.kernel
         solid = shape.planes != FLAT
@@ -68,15 +75,20 @@ class UnstagedKernel(ABC):
         self.extents = out[:-2]
 
     @abstractmethod
-    def block_tile(self, load: Callable, block, at: list, x) -> None:
+    def block_tile(self, load: Callable, source, block, at: list, x) -> None:
         """Emit the tile at column `x` of the row `at`, (image, [plane,] row), for a block.
 
-        `load(plane, row, column, channel)` is a vector of bytes of the window: `row` counts taps, `column` pixels.
+        `load(plane, row, column, channel)` is a vector of bytes of the window: `row` counts taps, `column` pixels, and
+        those of the block begin at the channel `source`.
         """
 
     def rows(self, serial_macs: int) -> None:
-        """Emit the loop over rows of output, which threads share unless there are fewer than `serial_macs`."""
+        """Emit the loop over rows of output, or over images that are copied, which threads share unless there are fewer
+        than `serial_macs`."""
         shape = self.shape
+        if self.copied:
+            self._images(serial_macs)
+            return
         count = shape.out_images * shape.out_height
         across = T.parallel if shape.macs >= serial_macs and count > 1 else T.serial
         with across(0, count) as row:
@@ -89,6 +101,39 @@ class UnstagedKernel(ABC):
             else:
                 with T.serial(0, self.blocks) as block:
                     self._row(at, block, self.first(block))
+
+    def _images(self, serial_macs: int) -> None:
+        """Emit the loop over images, and parts of their channels, that are copied with their border first."""
+        shape, columns, pixels = self.shape, self.shape.columns, self.pixels
+        parts = self.blocks // self.copied
+        tasks = shape.batch * parts
+        solid = len(self.extents) == 3
+        axes = [*([shape.planes] if solid else []), shape.rows, columns]
+        sizes = [(axis.out - 1) * axis.stride + axis.span for axis in axes]
+        held = (*([] if solid else [1]), *sizes, min(self.copied * self.width, shape.out_channels))
+        across = T.parallel if shape.macs >= serial_macs and tasks > 1 else T.serial
+        with across(0, tasks) as task:
+            image, block = task // parts, task % parts * self.copied
+            origin = self.first(block)
+            copied = T.alloc_buffer(held, self.data.ty.dtype)
+            self._copy(copied, image, [-axis.before for axis in axes], (1, 1), block, origin)
+            with (
+                T.serial(0, shape.planes.out) as z,
+                T.serial(0, shape.out_height) as y,
+                T.serial(0, -(-shape.out_width // pixels)) as tile,
+            ):
+                x = tirx.min(tile * pixels, shape.out_width - pixels)
+
+                def of_copy(plane, row, column: int, channel):
+                    at = [
+                        z * shape.planes.stride + plane * shape.planes.dilation,
+                        y * shape.rows.stride + row * shape.rows.dilation,
+                        x * columns.stride + column,
+                    ]
+                    return self._load(copied, at, channel)
+
+                at = [image, z, y] if solid else [image, y]
+                self._tile(of_copy, origin, block, at, x)
 
     def _row(self, at: list, block, origin) -> None:
         """Emit the tiles of the row `at`, for the blocks from `block` on, which begin at the channel `origin`."""
@@ -117,37 +162,43 @@ class UnstagedKernel(ABC):
                 return self._load(self.data, [at[0], *begin], channel)
 
             def of_copy(plane, row, column: int, channel):
-                return self._load(copied, [plane, row, column], channel - origin)
+                return self._load(copied, [plane, row, column], channel)
 
             if not conditions:
-                self._tile(of_image, block, at, x)
+                self._tile(of_image, 0, block, at, x)
                 return
             with T.If(tirx.all(*conditions)):
                 with T.Then():
-                    self._tile(of_image, block, at, x)
+                    self._tile(of_image, 0, block, at, x)
                 with T.Else():
-                    self._copy(copied, at, [*first, left], block, origin)
-                    self._tile(of_copy, block, at, x)
+                    taps = shape.planes.dilation, shape.rows.dilation
+                    self._copy(copied, at[0], [*first, left], taps, block, origin)
+                    self._tile(of_copy, origin, block, at, x)
 
-    def _tile(self, load: Callable, block, at: list, x) -> None:
+    def _tile(self, load: Callable, origin, block, at: list, x) -> None:
         with T.serial(0, self.together) as number:
             if self.fetches:
                 self._fetch(number, at, x)
-            self.block_tile(load, block + number, at, x)
+            source = self.first(block + number) - origin
+            self.block_tile(load, source, block + number, at, x)
 
     def _fetch(self, number, at: list, x) -> None:
         """Emit one block's share of the prefetches of a tile that is computed whole.
 
-        The next row of tiles reads rows of the image that this one does not; four columns more are never too late. A
-        store to a line that is not there holds up those behind it, so lines are asked for eight pixels before.
+        The next row of tiles reads rows of the image that this one does not; four columns more are never too late. Of
+        an image that is copied, the next one is what is read. A store to a line that is not there holds up those behind
+        it, so lines are asked for eight pixels before.
         """
         (image, row), shape = at, self.shape
         rows, columns = shape.rows, shape.columns
-        top = row * rows.stride - rows.before + rows.span
-        left = x * columns.stride + 4
+        top, left = row * rows.stride, x * columns.stride
+        if self.copied:
+            source = image + 1
+        else:
+            source, top, left = image, top - rows.before + rows.span, left + 4
         read = self.pixels * columns.stride * shape.in_channels
         for ahead in range(rows.stride):
-            begin = [image, top + ahead, left, 0]
+            begin = [source, top + ahead, left, 0]
             prefetch_share(self.data, begin, read, number, self.together, READING)
         written = self.pixels * shape.out_channels
         prefetch_share(self.dst, [image, row, x + 8, 0], written, number, self.together, WRITING)
@@ -158,19 +209,21 @@ class UnstagedKernel(ABC):
         columns = self.shape.columns
         return (self.pixels - 1) * columns.stride + columns.span
 
-    def _copy(self, copied, at: list, first: list, block, origin) -> None:
-        """Emit the copy of a window that sticks out, and begins at `first` of the image."""
+    def _copy(self, copied, image, first: list, steps: tuple[int, int], block, origin) -> None:
+        """Emit the copy of a part of an image, with what lies outside, that begins at `first` of it, and takes planes
+        and rows so many `steps` apart."""
         shape = self.shape
         outside = tirx.Broadcast(self.pad[0].astype(self.data.ty.dtype), self.width)
+        planes, rows, columns, _ = copied.shape
         with (
-            T.serial(0, self.planes) as plane,
-            T.serial(0, shape.kernel[0]) as row,
-            T.serial(0, self.columns) as column,
+            T.serial(0, planes) as plane,
+            T.serial(0, rows) as row,
+            T.serial(0, columns) as column,
         ):
-            y, x = first[-2] + row * shape.rows.dilation, first[-1] + column
+            y, x = first[-2] + row * steps[1], first[-1] + column
             begin, inside = [y, x], [y >= 0, y < shape.height, x >= 0, x < shape.width]
-            if len(at) == 3:
-                z = first[0] + plane * shape.planes.dilation
+            if len(first) == 3:
+                z = first[0] + plane * steps[0]
                 begin.insert(0, z)
                 inside += [z >= 0, z < shape.planes.size]
 
@@ -182,7 +235,7 @@ class UnstagedKernel(ABC):
 
             with T.If(tirx.all(*inside)):
                 with T.Then():
-                    copy(lambda channels: self.data[(at[0], *begin, channels)])
+                    copy(lambda channels: self.data[(image, *begin, channels)])
                 with T.Else():
                     copy(lambda _: outside)
 

@@ -162,13 +162,21 @@ def _direct_depthwise(task: KernelTask, config: Any) -> dict[str, float]:
     shape, target = task.shape, task.target
     packing = direct_depthwise_packing(shape, target, config)
     tiles = -(-shape.out_width // config.pixels)
-    filters = shape.planes.kernel * packing.filter_bytes(shape.out_channels)
+    blocks = packing.order.blocks(shape.out_channels)
+    together = config.copied or blocks
+    filters = shape.planes.kernel * packing.filter_bytes(together * packing.order.channels)
+    image = shape.planes.size * shape.height * shape.width * config.copied * packing.order.channels
+    tasks = shape.out_images * shape.out_height
+    if config.copied:
+        tasks = shape.batch * blocks // config.copied
     return {
         "pixels": config.pixels,
+        "copied": float(config.copied > 0),
         "registers free": target.registers - 4 * config.pixels,
         "waste": tiles * config.pixels / shape.out_width,
         "shared": len(packing.steps) / config.pixels,
-        **_footprints(filters=filters),
+        "balance": parallel_loss(tasks, task.threads),
+        **_footprints(filters=filters, image=max(1, image)),
     }
 
 

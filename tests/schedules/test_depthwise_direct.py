@@ -10,7 +10,7 @@ import pytest
 from lowgemm import ops, tiling
 from lowgemm.ops import _conv_kernels
 from lowgemm.packing import Axis, ConvShape, DirectDepthwisePacking, DotLayout
-from lowgemm.targets import LEVELS
+from lowgemm.targets import LEVELS, CpuTarget
 
 from convolutions import Convolution, check_kernel, requantizing
 from isa import isas
@@ -52,14 +52,32 @@ def stage(dtype: str, activation: Any = None) -> ops.Output:
     return requantizing(CHANNELS, dtype, activation)
 
 
-@pytest.mark.parametrize("pixels", [1, 2, 4])
+def copying(monkeypatch: pytest.MonkeyPatch, pixels: int, copied: str) -> None:
+    """Tiles of so many pixels, and images that are copied: none, in parts of one block of channels, or whole."""
+
+    def config(shape: ConvShape, target: CpuTarget, threads: int) -> tiling.DirectDepthwiseConfig:
+        one = tiling.DirectDepthwiseConfig(min(pixels, shape.out_width))
+        order = tiling.direct_depthwise_packing(shape, target, one).order
+        blocks = {"no": 0, "parts": 1, "whole": order.blocks(shape.out_channels)}
+        return replace(one, copied=blocks[copied])
+
+    monkeypatch.setattr(_conv_kernels, "default_direct_depthwise_config", config)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "copied"),
+    [(1, "no"), (2, "no"), (4, "no"), (1, "parts"), (2, "whole"), (7, "whole")],
+)
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("isa", isas())
 def test_every_window_is_exact(
-    isa: str, window: str, pixels: int, direct: list[bool], monkeypatch: pytest.MonkeyPatch
+    isa: str,
+    window: str,
+    pixels: int,
+    copied: str,
+    direct: list[bool],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = tiling.DirectDepthwiseConfig(pixels)
-    monkeypatch.setattr(_conv_kernels, "default_direct_depthwise_config", lambda *_: config)
     conv = Convolution(
         (2, 10, 11, CHANNELS),
         CHANNELS,
@@ -68,6 +86,7 @@ def test_every_window_is_exact(
         x_zero_point=7,
         output=stage("uint8"),
     )
+    copying(monkeypatch, pixels, copied)
     for kind in ("random", "alternating"):
         check(conv, isa, kind)
     assert all(direct) == (LEVELS[isa].dot_depth == 2)
@@ -77,10 +96,17 @@ def test_every_window_is_exact(
 @pytest.mark.parametrize(
     ("x_dtype", "dtype"), [("int8", "uint8"), ("uint8", "int8"), ("int8", "int8")]
 )
+@pytest.mark.parametrize("copied", ["no", "whole"])
 @pytest.mark.parametrize("isa", isas())
 def test_signs_activations_and_zero_points(
-    isa: str, x_dtype: str, dtype: str, activation: str
+    isa: str,
+    copied: str,
+    x_dtype: str,
+    dtype: str,
+    activation: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    copying(monkeypatch, 1, copied)
     output = stage(dtype, activation)
     if activation == "leaky_relu":
         output = replace(output, slope=0.1)
@@ -99,10 +125,14 @@ def test_signs_activations_and_zero_points(
     check(conv, isa)
 
 
+@pytest.mark.parametrize("copied", ["no", "parts", "whole"])
 @pytest.mark.parametrize("dilation", [1, 2])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("isa", isas())
-def test_planes_inside_and_outside(isa: str, stride: int, dilation: int) -> None:
+def test_planes_inside_and_outside(
+    isa: str, stride: int, dilation: int, copied: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copying(monkeypatch, 2, copied)
     conv = Convolution(
         (2, 6, 5, 7, CHANNELS),
         CHANNELS,
@@ -117,14 +147,21 @@ def test_planes_inside_and_outside(isa: str, stride: int, dilation: int) -> None
     check(conv, isa)
 
 
-@pytest.mark.parametrize(("batch", "stride"), [(1, 1), (4, 2)])
+@pytest.mark.parametrize(
+    ("images", "stride"), [((1, 105, 103), 1), ((4, 105, 103), 2), ((250, 7, 7), 1)]
+)
 @pytest.mark.parametrize("isa", isas())
-def test_what_is_prefetched_behind_an_image_is_not_used(isa: str, batch: int, stride: int) -> None:
+def test_what_is_prefetched_behind_an_image_is_not_used(
+    isa: str, images: tuple[int, int, int], stride: int
+) -> None:
     """Nor does a prefetch fault behind the last image."""
     strides, around = (stride, stride), (1, 1, 1, 1)
-    shape = ConvShape(batch, 105, 103, CHANNELS, CHANNELS, (3, 3), strides, around, groups=CHANNELS)
+    shape = ConvShape(*images, CHANNELS, CHANNELS, (3, 3), strides, around, groups=CHANNELS)
     assert tiling.unstaged_prefetches(shape)
-    x = (batch, 105, 103, CHANNELS)
+    if LEVELS[isa].dot_depth == 2:
+        copied = tiling.default_direct_depthwise_config(shape, LEVELS[isa], 2).copied
+        assert (copied > 0) == (images[1] == 7), "small images are copied, all channels of them"
+    x = (*images, CHANNELS)
     output = stage("uint8")
     check(Convolution(x, CHANNELS, (3, 3), stride, 1, groups=CHANNELS, output=output), isa)
 
@@ -183,8 +220,8 @@ def test_each_pixel_meets_each_tap_once(kernel: tuple[int, int], stride: int, pi
 
 
 def test_where_the_kernel_pays() -> None:
-    """At a stride, and else for channels that fill vectors, with 5x5 filters where rows are long, and over three axes
-    where most tiles lie inside of the image."""
+    """At a stride, and else for channels that fill vectors: where the image is copied, with 3x3 filters, with 5x5 ones
+    where rows are long, and over three axes where most tiles lie inside of the image."""
     small = ConvShape(1, 14, 14, 64, 64, (3, 3), (1, 1), (1, 1, 1, 1), groups=64)
     two = {"strides": (2, 2)}
     five = {"kernel": (5, 5), "padding": (2, 2, 2, 2)}
@@ -196,21 +233,22 @@ def test_where_the_kernel_pays() -> None:
         (two, True),
         ({"strides": (2, 1)}, True),
         ({"height": 7, "width": 7}, True),
-        ({**large, **five}, False),
+        ({**large, **five}, True),
         ({**five, "width": 40}, True),
         ({**five, **wide, "height": 3, "width": 80}, True),
         (ragged, False),
         ({"in_channels": 48, "out_channels": 48, "groups": 48}, True),
         ({**two, **ragged}, True),
         ({**two, **five}, True),
-        ({**two, **five, **wide}, False),
+        ({**two, **five, **wide}, True),
+        ({**two, **five, **wide, "height": 100, "width": 100}, False),
         ({"dilations": (2, 2)}, False),
         ({**two, "dilations": (2, 2)}, False),
         ({"out_channels": 128}, False),
         ({**two, "out_channels": 128}, False),
         ({**two, "kernel": (7, 7)}, False),
-        ({"planes": Axis(8, 3, 1, 1, 1)}, False),
-        ({**large, "planes": Axis(8, 3, 1, 1, 1)}, False),
+        ({"planes": Axis(8, 3, 1, 1, 1)}, True),
+        ({**large, "planes": Axis(4, 3, 1, 1, 1)}, False),
         ({**large, "planes": Axis(32, 3, 1, 1, 1)}, True),
         ({**large, **five, "planes": Axis(32, 5, 1, 2, 2)}, False),
     ]
@@ -224,21 +262,33 @@ def test_where_the_kernel_pays() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "kernel", "stride", "pixels"),
+    ("size", "kernel", "stride", "pixels", "copied"),
     [
-        ((14, 14), 3, 1, 2),
-        ((28, 28), 3, 1, 4),
-        ((56, 56), 3, 2, 1),
-        ((12, 80), 5, 1, 3),
-        ((56, 56), 5, 2, 1),
-        ((9, 1), 3, 1, 1),
+        ((14, 14), 3, 1, 2, 0),
+        ((28, 28), 3, 1, 4, 0),
+        ((56, 56), 3, 2, 1, 0),
+        ((7, 7), 3, 1, 7, 15),
+        ((12, 80), 5, 1, 3, 0),
+        ((14, 14), 5, 1, 3, 5),
+        ((28, 28), 5, 1, 3, 5),
+        ((14, 14), 5, 2, 1, 5),
+        ((56, 56), 5, 2, 1, 1),
+        ((9, 1), 3, 1, 1, 15),
     ],
 )
-def test_the_default_tile_covers_rows_and_sticks_out_of_few(
-    size: tuple[int, int], kernel: int, stride: int, pixels: int
+def test_the_default_tile_covers_rows_and_few_windows_are_copied(
+    size: tuple[int, int], kernel: int, stride: int, pixels: int, copied: int
 ) -> None:
     before = kernel // 2
     padding = (before, before, before, before)
     square = (kernel, kernel)
-    shape = ConvShape(1, *size, 64, 64, square, (stride, stride), padding, groups=64)
-    assert tiling.default_direct_depthwise_config(shape, LEVELS["avx2"]).pixels == pixels
+    shape = ConvShape(1, *size, 480, 480, square, (stride, stride), padding, groups=480)
+    config = tiling.default_direct_depthwise_config(shape, LEVELS["avx2"])
+    assert (config.pixels, config.copied) == (pixels, copied)
+
+
+@pytest.mark.parametrize(("threads", "copied"), [(1, 3), (2, 0), (3, 1)])
+def test_images_are_copied_in_parts_that_threads_share(threads: int, copied: int) -> None:
+    shape = ConvShape(1, 14, 14, 96, 96, (5, 5), (1, 1), (2, 2, 2, 2), groups=96)
+    config = tiling.default_direct_depthwise_config(shape, LEVELS["avx2"], threads)
+    assert config.copied == copied

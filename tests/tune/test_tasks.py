@@ -190,7 +190,9 @@ def test_the_space_of_direct_depthwise_holds_what_its_schedule_takes(level: str)
     shape = replace(_STRIDED_DEPTHWISE, in_channels=72, out_channels=72, groups=72)
     task = replace(task_in("depthwise-direct"), shape=shape, target=LEVELS[level])
     space = schedules.config_space(task)
-    assert [config.pixels for config in space] == [1, 2, 3, 4, 5, 6], "a row has six"
+    assert [config.pixels for config in space if not config.copied] == [1, 2, 3, 4, 5, 6], "of six"
+    blocks = 3 if level == "avx2" else 2
+    assert {config.copied for config in space} == {0, 1, blocks}
     assert schedules.default_config(task) in space
     values, names = matrix([task] * len(space), space)
     assert values.shape == (len(space), len(names)) and np.isfinite(values).all()
@@ -198,6 +200,10 @@ def test_the_space_of_direct_depthwise_holds_what_its_schedule_takes(level: str)
         schedules.check_config(task, DirectDepthwiseConfig(7))
     with pytest.raises(ValueError, match="a tile has 1 to 8 pixels"):
         DirectDepthwiseConfig(9)
+    with pytest.raises(ValueError, match="no fewer than 0 blocks are copied"):
+        DirectDepthwiseConfig(1, -1)
+    with pytest.raises(ValueError, match=f"4 blocks of channels do not divide {blocks}"):
+        schedules.check_config(task, DirectDepthwiseConfig(1, 4))
     with pytest.raises(ValueError, match="without VNNI"):
         schedules.check_config(replace(task, target=LEVELS["avx_vnni"]), space[0])
 
