@@ -26,7 +26,7 @@ from lowgemm.targets import CpuTarget
 from lowgemm.tiling import (
     SERIAL_MACS,
     DirectDepthwiseConfig,
-    direct_depthwise_takes,
+    check_direct_depthwise_config,
     unstaged_stores,
 )
 from lowgemm.topi import OutputForm
@@ -43,8 +43,12 @@ def qdepthwise_direct(
     """`topi.qdepthwise2d` for as many outputs as inputs, uint8 or int8, without a residual or a table.
 
     Arguments as of `UnstagedKernel`, the weight as `packing` has it, columns `(blocks, 4, chunks, 4)`.
+
+    Raises:
+        ValueError: the configuration does not fit the shape, or the shape has no such kernel.
     """
-    assert direct_depthwise_takes(shape, target) and unstaged_stores(**asdict(output))
+    check_direct_depthwise_config(shape, target, config)
+    assert unstaged_stores(**asdict(output))
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         function_attributes()
         _Kernel(shape, packing, in_dtype, output, target, config).rows(SERIAL_MACS // 4)

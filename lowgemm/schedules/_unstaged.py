@@ -59,6 +59,7 @@ class UnstagedKernel(ABC):
         self.flips = in_dtype == "int8"
         self.planes = shape.planes.kernel
         solid = shape.planes != FLAT
+        self.axes = [*([shape.planes] if solid else []), shape.rows, shape.columns]
         deep = (shape.planes.size,) if solid else ()
 
         def declare(dims: tuple, dtype: str, name: str):
@@ -107,16 +108,16 @@ class UnstagedKernel(ABC):
         shape, columns, pixels = self.shape, self.shape.columns, self.pixels
         parts = self.blocks // self.copied
         tasks = shape.batch * parts
-        solid = len(self.extents) == 3
-        axes = [*([shape.planes] if solid else []), shape.rows, columns]
-        sizes = [(axis.out - 1) * axis.stride + axis.span for axis in axes]
-        held = (*([] if solid else [1]), *sizes, min(self.copied * self.width, shape.out_channels))
+        sizes = [(axis.out - 1) * axis.stride + axis.span for axis in self.axes]
+        flat = [1] if len(sizes) == 2 else []
+        held = (*flat, *sizes, min(self.copied * self.width, shape.out_channels))
+        first = [-axis.before for axis in self.axes]
         across = T.parallel if shape.macs >= serial_macs and tasks > 1 else T.serial
         with across(0, tasks) as task:
             image, block = task // parts, task % parts * self.copied
             origin = self.first(block)
             copied = T.alloc_buffer(held, self.data.ty.dtype)
-            self._copy(copied, image, [-axis.before for axis in axes], (1, 1), block, origin)
+            self._copy(copied, image, first, (1, 1), block, origin)
             with (
                 T.serial(0, shape.planes.out) as z,
                 T.serial(0, shape.out_height) as y,
@@ -132,14 +133,12 @@ class UnstagedKernel(ABC):
                     ]
                     return self._load(copied, at, channel)
 
-                at = [image, z, y] if solid else [image, y]
+                at = [image, y] if flat else [image, z, y]
                 self._tile(of_copy, origin, block, at, x)
 
     def _row(self, at: list, block, origin) -> None:
         """Emit the tiles of the row `at`, for the blocks from `block` on, which begin at the channel `origin`."""
-        shape, axes = self.shape, [self.shape.rows]
-        if len(at) == 3:
-            axes.insert(0, shape.planes)
+        shape, axes = self.shape, self.axes[:-1]
         # Where the window begins in the image.
         first = [i * axis.stride - axis.before for i, axis in zip(at[1:], axes, strict=True)]
         inside = []
