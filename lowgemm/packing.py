@@ -63,6 +63,11 @@ class Axis:
         return (self.size + self.before + self.after - self.span) // self.stride + 1
 
     @property
+    def covered(self) -> int:
+        """Elements that the windows of all outputs cover, padding included."""
+        return (self.out - 1) * self.stride + self.span
+
+    @property
     def useful_taps(self) -> range:
         """The taps that count: from the first to the last that lies on the input, not on padding, for some output.
 

@@ -83,7 +83,7 @@ def direct_depthwise_space(
     blocks = packing.order.blocks(shape.out_channels)
     configs = (
         DirectDepthwiseConfig(pixels, copied)
-        for copied in (0, *(n for n in range(1, blocks + 1) if blocks % n == 0))
+        for copied in (0, *_divisors(blocks, blocks))
         for pixels in range(1, MOST_PIXELS + 1)
     )
     yield from _fitting(

@@ -108,7 +108,7 @@ class UnstagedKernel(ABC):
         shape, columns, pixels = self.shape, self.shape.columns, self.pixels
         parts = self.blocks // self.copied
         tasks = shape.batch * parts
-        sizes = [(axis.out - 1) * axis.stride + axis.span for axis in self.axes]
+        sizes = [axis.covered for axis in self.axes]
         flat = [1] if len(sizes) == 2 else []
         held = (*flat, *sizes, min(self.copied * self.width, shape.out_channels))
         first = [-axis.before for axis in self.axes]

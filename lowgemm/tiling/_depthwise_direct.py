@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from math import prod
 
 from lowgemm.packing import FLAT, ConvShape, DirectDepthwisePacking, dot_layout
 from lowgemm.targets import CpuTarget
@@ -66,7 +65,7 @@ def default_direct_depthwise_config(
         tiles = -(-shape.out_width // config.pixels)
         if config.copied:
             rows = shape.planes.out * shape.out_height * shape.planes.kernel
-            copied = prod(_padded(shape)) / rows * pixel
+            copied = _padded_pixels(shape) / rows * pixel
         else:
             outside = tiles * (1 - _share_inside(shape, config.pixels))
             copied = outside * (config.pixels + shape.kernel[1] - 1) * column
@@ -92,24 +91,23 @@ def _copied_blocks(shape: ConvShape, packing: DirectDepthwisePacking, threads: i
     in the first cache, too.
     """
     order = packing.order
-    most = _NEAR_COPY // (prod(_padded(shape)) * order.channels)
+    most = _NEAR_COPY // (_padded_pixels(shape) * order.channels)
     if shape.taps > 9:
         filters = shape.planes.kernel * packing.filter_bytes(order.channels)
         most = min(most, _NEAR_FILTERS // filters)
     blocks = order.blocks(shape.out_channels)
-    if unstaged_prefetches(shape) and blocks <= most:
-        return blocks  # only whole images are prefetched
     if most == 0:
         return 0
+    if unstaged_prefetches(shape) and blocks <= most:
+        return blocks  # only whole images are prefetched
     copied = balanced_divisor(blocks, most, threads, _PART, shape.batch)
     uneven = parallel_loss(blocks // copied * shape.batch, threads) > _MOST_LOSS
     return 0 if uneven else copied
 
 
-def _padded(shape: ConvShape) -> list[int]:
-    """Planes, rows and columns of an image with its border."""
-    axes = (shape.planes, shape.rows, shape.columns)
-    return [(axis.out - 1) * axis.stride + axis.span for axis in axes]
+def _padded_pixels(shape: ConvShape) -> int:
+    """The pixels of an image with its border."""
+    return shape.planes.covered * shape.rows.covered * shape.columns.covered
 
 
 def check_direct_depthwise_config(

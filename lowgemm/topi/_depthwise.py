@@ -85,7 +85,7 @@ def qdepthwise2d(
     padded_h = (out_h - 1) * stride_h + ((per_plane - 1) * depth + rows - 1) * dil_h + 1
     if interleaving == "aligned":
         padded_h = (out_h - block_rows) * stride_h + staged_rows[0] * depth
-    padded_d = ((planes.out - 1) * planes.stride + planes.span,) if solid else ()
+    padded_d = (planes.covered,) if solid else ()
     extents = (*padded_d, padded_h, staged_w)
     padded = _padded(shape, packing, data, pad, extents, segment * stride_w)
 

@@ -249,6 +249,7 @@ def test_where_the_kernel_pays() -> None:
         ({**two, "kernel": (7, 7)}, False),
         ({"planes": Axis(8, 3, 1, 1, 1)}, True),
         ({**large, "planes": Axis(4, 3, 1, 1, 1)}, False),
+        ({**large, "planes": Axis(8, 3, 1, 1, 1)}, True),
         ({**large, "planes": Axis(32, 3, 1, 1, 1)}, True),
         ({**large, **five, "planes": Axis(32, 5, 1, 2, 2)}, False),
     ]
