@@ -29,14 +29,6 @@ class DotLayout:
     rhs: str
     step: int = 0
 
-    @property
-    def packs(self) -> bool:
-        """Whether vectors become bytes by vpackssdw and the like, which take several and saturate.
-
-        512-bit vectors become bytes one by one (vpmovdb), and need none below or above for that.
-        """
-        return self.lanes == 8
-
 
 @dataclass(frozen=True)
 class Axis:
@@ -499,15 +491,14 @@ class DepthwisePacking(ChannelBlocks):
 
 
 @dataclass(frozen=True)
-class TapPairs:
-    """Two positions of a window, which a kernel interleaves, and what it multiplies them with.
+class TapWords:
+    """Positions of a window, which a kernel interleaves to words, and what it multiplies them with.
 
-    Positions are (row, column) of the window of a tile of pixels side by side; `uses` are (pixel, number of the pair of
-    weights).
+    Positions are (row, column) of the window of a tile of pixels side by side, None for one that has the weight zero.
+    `uses` are (pixel, number of the words of weights).
     """
 
-    first: tuple[int, int]
-    second: tuple[int, int]
+    positions: tuple[tuple[int, int] | None, ...]
     uses: tuple[tuple[int, int], ...]
 
 
@@ -515,8 +506,9 @@ class TapPairs:
 class DirectDepthwisePacking:
     """Filters of depthwise kernels that interleave what they multiply in registers, where it lies in the image.
 
-    A dot product takes two taps: of two rows, or, of the last one of an odd number, of two columns. The `pixels` of a
-    tile, `stride` columns apart, share what is interleaved. Channels are in the order of `DepthwisePacking`.
+    A dot product takes a word of `layout.depth` taps: of as many rows, or, of the last ones, of fewer rows and as many
+    columns as there is room for. The `pixels` of a tile, `stride` columns apart, share what is interleaved. Channels
+    are in the order of `DepthwisePacking`.
     """
 
     layout: DotLayout
@@ -539,44 +531,39 @@ class DirectDepthwisePacking:
         return 4 * self.layout.lanes * 4 * len(self.taps) * self.order.blocks(channels)
 
     @cached_property
-    def taps(self) -> list[tuple[tuple[int, int] | None, tuple[int, int] | None]]:
-        """The pairs of taps that weights are packed in; None has the weight zero."""
-        return self._pairs[0]
+    def taps(self) -> list[tuple[tuple[int, int] | None, ...]]:
+        """The words of taps that weights are packed in; None has the weight zero."""
+        return self._words[0]
 
     @cached_property
-    def steps(self) -> list[TapPairs]:
+    def steps(self) -> list[TapWords]:
         """What a tile interleaves, in order."""
-        return self._pairs[1]
+        return self._words[1]
 
     @cached_property
-    def _pairs(self):
+    def _words(self):
         taps, steps = [], []
-        height, width = self.kernel
-
-        def step(first, second, each) -> None:
-            uses = []
-            for pixel, pair in enumerate(each):
-                if pair == (None, None):
-                    continue
-                if pair not in taps:
-                    taps.append(pair)
-                uses.append((pixel, taps.index(pair)))
-            if uses:
-                steps.append(TapPairs(first, second, tuple(uses)))
+        (height, width), depth = self.kernel, self.layout.depth
 
         def tap(row: int, column: int, pixel: int):
             k = column - pixel * self.stride
-            return (row, k) if 0 <= k < width and column < self.columns else None
+            return (row, k) if row < height and 0 <= k < width and column < self.columns else None
 
-        for row in range(0, height - 1, 2):
-            for x in range(self.columns):
-                each = [(tap(row, x, p), tap(row + 1, x, p)) for p in range(self.pixels)]
-                step((row, x), (row + 1, x), each)
-        if height % 2:
-            row = height - 1
-            for x in range(0, self.columns, 2):
-                each = [(tap(row, x, p), tap(row, x + 1, p)) for p in range(self.pixels)]
-                step((row, x), (row, min(x + 1, self.columns - 1)), each)
+        for row in range(0, height, depth):
+            side = depth // min(depth, height - row)
+            for x in range(0, self.columns, side):
+                places = [(row + i // side, x + i % side) for i in range(depth)]
+                uses = []
+                for pixel in range(self.pixels):
+                    word = tuple(tap(*place, pixel) for place in places)
+                    if any(word):
+                        if word not in taps:
+                            taps.append(word)
+                        uses.append((pixel, taps.index(word)))
+                if uses:
+                    inside = [r < height and c < self.columns for r, c in places]
+                    kept = (at if here else None for at, here in zip(places, inside, strict=True))
+                    steps.append(TapWords(tuple(kept), tuple(uses)))
         return taps, steps
 
     def pack_channels(self, values: np.ndarray) -> np.ndarray:
@@ -584,15 +571,16 @@ class DirectDepthwisePacking:
         return self.order.pack_channels(values)
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
-        """Pack integers `(channels, 1, [kernel_d,] kernel_h, kernel_w)` into int16
-        `(blocks, kernel_d * pairs of taps, 4, chunks, 4, 2)`."""
-        planes = weight.reshape(len(weight), -1, *self.kernel)
-        pairs = np.zeros((planes.shape[1], len(self.taps), 2, len(weight)), np.int16)
-        for number, pair in enumerate(self.taps):
-            for i, tap in enumerate(pair):
+        """Pack integers `(channels, 1, [kernel_d,] kernel_h, kernel_w)` into `layout.rhs`
+        `(blocks, kernel_d * words of taps, 4, chunks, 4, depth)`."""
+        planes, depth = weight.reshape(len(weight), -1, *self.kernel), self.layout.depth
+        shape = (planes.shape[1], len(self.taps), depth, len(weight))
+        words = np.zeros(shape, self.layout.rhs)
+        for number, word in enumerate(self.taps):
+            for i, tap in enumerate(word):
                 if tap:
-                    pairs[:, number, i] = planes[:, :, *tap].T
-        packed = self.pack_channels(pairs.reshape(-1, 2, len(weight)))
+                    words[:, number, i] = planes[:, :, *tap].T
+        packed = self.pack_channels(words.reshape(-1, depth, len(weight)))
         return np.ascontiguousarray(np.moveaxis(packed, (2, 1), (0, -1)))
 
 

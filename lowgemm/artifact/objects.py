@@ -2,6 +2,8 @@
 
 import re
 import tempfile
+from collections.abc import Callable
+from math import prod
 from pathlib import Path
 
 import tvm
@@ -17,8 +19,13 @@ _PASS_CONFIG = {
 # it, TVM does not look for what of the buffers is used, which takes seconds where indices are not affine.
 EXACT_BUFFERS = "lowgemm.exact_buffers"
 
-# The pass pipeline of functions that are linked with the thread pool.
-_POOLED = "lowgemm"
+# The pass pipelines of functions, by themselves and linked with the thread pool.
+_PLAIN, _POOLED = "lowgemm", "lowgemm_pooled"
+
+# TVM's annotation of buffers that its passes leave as they are.
+_KEEP = "disable_lower_builtin"
+# The bytes that all registers hold.
+_REGISTERS = 32 * 64
 
 _ALIGNMENT = re.compile(r'"data_alignment": *\d+')
 
@@ -36,38 +43,75 @@ def compile_kernels(
     disabled = ["s_tir.CompactBufferAllocation"] if exact else []
     config = {**_PASS_CONFIG, "tirx.disable_assert": trusting}
     with tvm.transform.PassContext(opt_level=3, config=config, disabled_pass=disabled):
-        return tvm.compile(module, target=target, tir_pipeline=_POOLED if pooled else "default")
+        return tvm.compile(module, target=target, tir_pipeline=_POOLED if pooled else _PLAIN)
 
 
-def _pooled_pipeline():
-    lowering, *finalizing = tirx.get_tir_pipeline("default")
-    return tvm.ir.transform.Sequential([lowering, _announce_parallel_loops]), *finalizing
+def _pipeline(*passes):
+    """TVM's passes, and `passes` before what makes calls of the runtime of loops and of buffers."""
+
+    def make():
+        lowering, *finalizing = tirx.get_tir_pipeline("default")
+        return tvm.ir.transform.Sequential([lowering, *passes]), *finalizing
+
+    return make
 
 
-tirx.register_tir_pipeline(_POOLED, _pooled_pipeline)
+def _rewritten(stmt: tirx.Stmt, rewrite: Callable[[tirx.Stmt], tirx.Stmt]) -> tirx.Stmt:
+    """`stmt` with what `rewrite` makes of each statement, innermost first."""
+    if isinstance(stmt, tirx.SeqStmt):
+        stmt = tirx.SeqStmt([_rewritten(each, rewrite) for each in stmt.seq])
+    elif isinstance(stmt, tirx.AttrStmt):
+        body = _rewritten(stmt.body, rewrite)
+        stmt = tirx.AttrStmt(stmt.node, stmt.attr_key, stmt.value, body)
+    elif isinstance(stmt, tirx.IfThenElse):
+        other = stmt.else_case and _rewritten(stmt.else_case, rewrite)
+        stmt = tirx.IfThenElse(stmt.condition, _rewritten(stmt.then_case, rewrite), other)
+    elif isinstance(stmt, tirx.For):
+        head = (stmt.loop_var, stmt.min, stmt.extent, stmt.kind)
+        body = _rewritten(stmt.body, rewrite)
+        stmt = tirx.For(*head, body, stmt.thread_binding, stmt.annotations)
+    return rewrite(stmt)
 
 
 @tirx.transform.prim_func_pass(opt_level=0)
 def _announce_parallel_loops(func: tirx.PrimFunc, _module, _context) -> tirx.PrimFunc:
     """parallel for i in n  ->  announce(n); parallel for i in n"""
-    return func.with_body(_announced(func.body))
 
-
-def _announced(stmt: tirx.Stmt) -> tirx.Stmt:
-    if isinstance(stmt, tirx.SeqStmt):
-        return tirx.SeqStmt([_announced(each) for each in stmt.seq])
-    if isinstance(stmt, tirx.AttrStmt):
-        return tirx.AttrStmt(stmt.node, stmt.attr_key, stmt.value, _announced(stmt.body))
-    if isinstance(stmt, tirx.IfThenElse):
-        other = stmt.else_case and _announced(stmt.else_case)
-        return tirx.IfThenElse(stmt.condition, _announced(stmt.then_case), other)
-    if not isinstance(stmt, tirx.For):
-        return stmt
-    if stmt.kind == tirx.ForKind.PARALLEL:
+    def announced(stmt: tirx.Stmt) -> tirx.Stmt:
+        if not isinstance(stmt, tirx.For) or stmt.kind != tirx.ForKind.PARALLEL:
+            return stmt
         call = tirx.call_extern("int32", "lg_announce", stmt.extent.astype("int64"))
         return tirx.SeqStmt([tirx.Evaluate(call), stmt])
-    head = (stmt.loop_var, stmt.min, stmt.extent, stmt.kind)
-    return tirx.For(*head, _announced(stmt.body), stmt.thread_binding, stmt.annotations)
+
+    return func.with_body(_rewritten(func.body, announced))
+
+
+@tirx.transform.prim_func_pass(opt_level=0)
+def _keep_registers(func: tirx.PrimFunc, _module, _context) -> tirx.PrimFunc:
+    """Small buffers are variables, which LLVM keeps in registers.
+
+    TVM does that up to 1 KB, and takes memory of the runtime for larger ones; 32 registers of 64 bytes are 2 KB. In
+    scope "local" sums are wanted in memory (`schedules._depthwise`).
+    """
+
+    def kept(stmt: tirx.Stmt) -> tirx.Stmt:
+        if not isinstance(stmt, tirx.AllocBuffer) or not _fits_registers(stmt.buffer):
+            return stmt
+        return tirx.AllocBuffer(stmt.buffer, {**stmt.annotations, _KEEP: tirx.IntImm("bool", True)})
+
+    return func.with_body(_rewritten(func.body, kept))
+
+
+def _fits_registers(buffer: tirx.Buffer) -> bool:
+    if buffer.scope() != "global" or not all(isinstance(n, tirx.IntImm) for n in buffer.shape):
+        return False
+    kind = buffer.dtype
+    elements = prod(int(extent) for extent in buffer.shape)
+    return elements * kind.bits // 8 * kind.lanes <= _REGISTERS
+
+
+tirx.register_tir_pipeline(_PLAIN, _pipeline(_keep_registers))
+tirx.register_tir_pipeline(_POOLED, _pipeline(_keep_registers, _announce_parallel_loops))
 
 
 def emit_object(module: tvm.IRModule, target: tvm.target.Target, trusting: bool = False) -> bytes:

@@ -5,8 +5,8 @@ from lowgemm.intrin._bfloat16 import bfloat16_dot as bfloat16_dot
 from lowgemm.intrin._bfloat16 import defining_bfloat16_dot as defining_bfloat16_dot
 from lowgemm.intrin._bytes import gather_words as gather_words
 from lowgemm.intrin._bytes import interleave_channels as interleave_channels
-from lowgemm.intrin._bytes import interleave_pair as interleave_pair
 from lowgemm.intrin._bytes import interleave_rows as interleave_rows
+from lowgemm.intrin._bytes import interleave_words as interleave_words
 from lowgemm.intrin._bytes import narrow as narrow
 from lowgemm.intrin._bytes import narrow_block as narrow_block
 from lowgemm.intrin._bytes import scatter_words as scatter_words

@@ -173,13 +173,20 @@ def narrow(codes: list, dtype: str):
     return _pack(to_bytes, words[0], words[1], f"{dtype}x{lanes * 4}")
 
 
-def interleave_pair(a, b) -> list:
-    """Two vectors of bytes as four of 16 bits, in turn from `a` and `b`; vector j has their bytes `16 k + 4 j + q`."""
-    size = a.ty.dtype.lanes
+def interleave_words(vectors: list) -> list:
+    """Two or four vectors of bytes (None: zeros) as four vectors of words, a byte of each or, of two, 16 bits of each.
+
+    Vector j has their bytes `16 k + 4 j + q`. One at least is not None.
+    """
+    size = next(vector for vector in vectors if vector is not None).ty.dtype.lanes
     zero = T.broadcast(T.uint8(0), size)
-    halves = _unpack(a, b, size, 1)
-    words = [word for half in halves for word in _unpack(half, zero, size, 1)]
-    return [T.reinterpret(word, dtype=f"int16x{size // 2}") for word in words]
+    given = [zero if vector is None else vector for vector in vectors]
+    halves = _unpack(given[0], given[1], size, 1)
+    if len(given) == 2:
+        words = [word for half in halves for word in _unpack(half, zero, size, 1)]
+        return [T.reinterpret(word, dtype=f"int16x{size // 2}") for word in words]
+    others = _unpack(given[2], given[3], size, 1)
+    return [v for a, b in zip(halves, others, strict=True) for v in _unpack(a, b, size, 2)]
 
 
 def gather_words(first, second) -> list:

@@ -59,27 +59,31 @@ def broadcast_dot(target: CpuTarget, lanes: int, widened: bool = True) -> Dot:
     """
     if target.summed:
         return _summed_dot(target.summed, lanes)
-    vnni = target.dot_depth == 4
-    return _dot(vnni, lanes, True, widened or vnni)
+    return _dot(_instruction(target), lanes, True, widened or target.dot_depth == 4)
 
 
 def lanewise_dot(target: CpuTarget, lanes: int) -> Dot:
     """The dot product whose lanes each have operands of their own, on `target`."""
-    return _dot(target.dot_depth == 4, lanes, False, True)
+    return _dot(_instruction(target), lanes, False, True)
+
+
+def _instruction(target: CpuTarget) -> str:
+    if target.dot_depth == 4:
+        return "vpdpbusd"
+    return "vpdpwssd" if target.vnni else "vpmaddwd"
 
 
 @functools.cache
-def _dot(vnni: bool, lanes: int, broadcast: bool, widened: bool) -> Dot:
-    depth = 4 if vnni else 2
-    lhs = "int16" if broadcast and not vnni else "uint8"
-    rhs = "int16" if widened and not vnni else "int8"
-    instruction = "vpdpbusd" if vnni else "vpmaddwd"
+def _dot(instruction: str, lanes: int, broadcast: bool, widened: bool) -> Dot:
+    depth = 4 if instruction == "vpdpbusd" else 2
+    lhs = "int16" if broadcast and depth == 2 else "uint8"
+    rhs = "int16" if widened and depth == 2 else "int8"
     name = f"lowgemm_{instruction}_{lanes}x{depth}_{rhs}_{'broadcast' if broadcast else 'lanewise'}"
     dot = Dot(name, lanes, depth, lhs, rhs)
     desc, impl = (
         (_broadcast_desc, _broadcast_impl) if broadcast else (_lanewise_desc, _lanewise_impl)
     )
-    TensorIntrin.register(name, desc(dot), impl(dot, _accumulate(dot, vnni)))
+    TensorIntrin.register(name, desc(dot), impl(dot, _accumulate(dot, instruction)))
     return dot
 
 
@@ -309,31 +313,29 @@ def _lanewise_desc(dot: Dot):
     return lanewise_desc
 
 
-def _accumulate(dot: Dot, vnni: bool) -> Callable[..., Any]:
+def _accumulate(dot: Dot, instruction: str) -> Callable[..., Any]:
     """The instruction, as a function of vectors of accumulators and operands."""
-    lanes, depth = dot.lanes, dot.depth
-    acc_vector = f"int32x{lanes}"
+    lanes = dot.lanes
+    acc_vector, wide = f"int32x{lanes}", f"int16x{2 * lanes}"
 
-    if vnni:
-        # LLVM 22 declares both byte operands as vectors of bytes, not of 32-bit words.
-        instruction = f"llvm.x86.avx512.vpdpbusd.{lanes * 32}"
+    def call(name: str, *operands) -> Any:
+        return T.call_llvm_pure_intrin(
+            T.llvm_lookup_intrinsic_id(name), *operands, dtype=acc_vector
+        )
 
-        def accumulate(acc, a, b) -> Any:
-            return T.call_llvm_pure_intrin(
-                T.llvm_lookup_intrinsic_id(instruction), acc, a, b, dtype=acc_vector
-            )
-    else:
-        instruction = "llvm.x86.avx2.pmadd.wd" if lanes == 8 else "llvm.x86.avx512.pmaddw.d.512"
+    if instruction == "vpmaddwd":
+        product = "llvm.x86.avx2.pmadd.wd" if lanes == 8 else "llvm.x86.avx512.pmaddw.d.512"
 
         def accumulate(acc, a, b) -> Any:
-            wide = f"int16x{lanes * depth}"
-            a, b = T.cast(a, wide), T.cast(b, wide)
-            sums = T.call_llvm_pure_intrin(
-                T.llvm_lookup_intrinsic_id(instruction), a, b, dtype=acc_vector
-            )
-            return wrapping_sum(acc, sums)
+            return wrapping_sum(acc, call(product, T.cast(a, wide), T.cast(b, wide)))
 
-    return accumulate
+        return accumulate
+
+    # LLVM 22 declares both operands as vectors of bytes or of 16-bit words, not of 32-bit ones.
+    name = f"llvm.x86.avx512.{instruction}.{lanes * 32}"
+    if instruction == "vpdpbusd":
+        return lambda acc, a, b: call(name, acc, a, b)
+    return lambda acc, a, b: call(name, acc, T.cast(a, wide), T.cast(b, wide))
 
 
 def _broadcast_impl(dot: Dot, accumulate: Callable[..., Any]):

@@ -87,7 +87,7 @@ def conv(context: Context, node: Node) -> None:
     def lanes_fit(packing: GroupedPacking) -> bool:
         return packing.sums_fit(packing.pack(weight))
 
-    if winograd_takes(conv, context.target):
+    if winograd_takes(conv):
         sizes = WinogradPacking.sizes(weight)
         size = winograd_size(conv, target, context.threads, sizes)
         fewer = {
@@ -115,7 +115,7 @@ def _direct(context: Context, node: Node, task: KernelTask, macs: int) -> None:
         packed, places = packing.pair(packed, config.vectors)
     form = topi.ConvForm(
         in_dtype=task.in_dtype,
-        output=_output_form(node, task, layout.packs),
+        output=_output_form(node, task),
         tile=(config.rows, config.columns),
         staged=schedules.needs_stage(flat, packing, task.in_dtype, config),
         widen=layout.rhs != "int8" and config.widen,
@@ -151,7 +151,7 @@ def _grouped(context: Context, node: Node, task: KernelTask, macs: int) -> None:
     config = context.config_for(task)
     packing = grouped_packing(conv, task.target)
     assert packing is not None
-    output = _output_form(node, task, True)
+    output = _output_form(node, task)
 
     def make():
         form = (packing, task.in_dtype, output, task.target, config)
@@ -169,7 +169,7 @@ def _winograd(context: Context, node: Node, task: KernelTask, macs: int) -> None
     config = context.config_for(task)
     size = schedules.WINOGRAD_FAMILIES[task.family]
     packing = winograd_packing(conv, task.target, size, config.part > 0)
-    output = _output_form(node, task, packing.layout.packs)
+    output = _output_form(node, task)
     form = topi.WinogradForm(task.in_dtype, output, config.block, config.columns, config.part)
 
     def make():
@@ -202,11 +202,11 @@ def _dense_out_shape(conv: ConvShape) -> tuple[int, ...]:
     return (conv.batch, *conv.grid, conv.out_channels)
 
 
-def _output_form(node: Node, task: KernelTask, packs: bool) -> topi.OutputForm:
+def _output_form(node: Node, task: KernelTask) -> topi.OutputForm:
     attrs, residual = node.attrs, task.residual
     first = residual is not None and attrs["add"]["residual_first"]
     promises = {}
-    if "hard_swish" in attrs or (packs and attrs["out"] and not residual):
+    if "hard_swish" in attrs or (attrs["out"] and not residual):
         promises = _promises(attrs)
     return topi.OutputForm(task.out_dtype, residual=residual, residual_first=first, **promises)
 

@@ -144,7 +144,8 @@ def kernel_for(
     """The kernel for a phase of the convolution, which has the geometry `shape` and the output stage `form`."""
     x_dtype, passes, target = filters.x_dtype, filters.passes, filters.target
     if filters.depthwise:
-        if direct_depthwise_pays(shape, target) and unstaged_stores(**form):
+        taken = passes == 1 or dot_layout(target, target.lanes).rhs != "int8"
+        if taken and direct_depthwise_pays(shape, target) and unstaged_stores(**form):
             tile = default_direct_depthwise_config(shape, target, threads)
             direct = direct_depthwise_packing(shape, target, tile)
             return DirectDepthwise(x_dtype, shape, target, tile, direct, True, True)

@@ -59,9 +59,8 @@ def schedule_qconv2d(
         sch.reorder(*outer, po, xo, yi, xi, pi, lane)
     else:
         sch.reorder(po, *images, yo, xo, yi, xi, pi, lane)
-    together = bool(form.output.residual or packing.layout.packs)
     held = holds_codes(shape, packing, form)
-    _steps.store_tile(sch, acc, xo, (yi, xi, pi, lane), shape.out_channels, held, together)
+    _steps.store_tile(sch, acc, xo, (yi, xi, pi, lane), shape.out_channels, held)
 
     sums = _steps.order_sums(sch, acc, packing, dot, config.unroll)
 

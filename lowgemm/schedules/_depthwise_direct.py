@@ -3,7 +3,7 @@
 for row, tile of pixels, or of an image that is copied first:
   for block of channels:
     for as many of its four vectors of sums as registers hold, for all pixels:
-      for pair of taps:                   interleave two vectors of bytes; widen; one dot product for each pixel
+      for word of taps:                   interleave vectors of bytes; one dot product for each pixel
     requantize four vectors to one, in order
 
 All channels of a pixel are read together, as they lie in memory, and each row is read for as many rows of output as it
@@ -69,8 +69,8 @@ class _Kernel(UnstagedKernel):
         self.dot = intrin.word_dot(target)
         blocks = order.blocks(shape.out_channels)
         held = (blocks, 4, order.chunks, 4)
-        pairs = shape.planes.kernel * len(packing.taps)
-        weight = (blocks, pairs, *held[1:], 2), "int16"
+        words, layout = shape.planes.kernel * len(packing.taps), packing.layout
+        weight = (blocks, words, *held[1:], layout.depth), layout.rhs
         tiles = (packing.pixels, order, held, True)
         super().__init__(shape, in_dtype, output, weight, *tiles, config.copied)
         # Beside four sums for each of several pixels registers do not hold what is multiplied.
@@ -102,15 +102,14 @@ class _Kernel(UnstagedKernel):
         return sums
 
     def _plane(self, load: Callable, source, sums: Registers, block, vectors: range, plane) -> None:
-        lanes = self.lanes
+        lanes, depth = self.lanes, self.packing.layout.depth
         for step in self.packing.steps:
-            words = intrin.interleave_pair(
-                load(plane, *step.first, source), load(plane, *step.second, source)
-            )
-            for pixel, pair in step.uses:
+            each = [at and load(plane, *at, source) for at in step.positions]
+            words = intrin.interleave_words(each)
+            for pixel, word in step.uses:
                 for i, j in enumerate(vectors, pixel * len(vectors)):
-                    number = plane * len(self.packing.taps) + pair
-                    at = (block, number, j, 0, 0, T.ramp(0, 1, 2 * lanes))
+                    number = plane * len(self.packing.taps) + word
+                    at = (block, number, j, 0, 0, T.ramp(0, 1, depth * lanes))
                     total = self.dot(sums[i], words[j], self.weight[at])
                     # Nor is it to add up in an order of its own, with partial sums for which there are no registers.
                     sums[i] = intrin.opaque(total) if self.parts > 1 else total

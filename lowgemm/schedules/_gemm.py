@@ -51,7 +51,7 @@ def schedule_qgemm(
     po, pi, lane = sch.split(o, [None, config.vectors, lanes])
     sch.reorder(po, t, x, pi, lane)
     sch.compute_at(acc, t, preserve_unit_loops=True)
-    if whole and (form.output.residual or packing.layout.packs):
+    if whole:
         _steps.vectorize_panels(sch, pi, lane)
     else:
         sch.unroll(pi)

@@ -143,13 +143,11 @@ def parallel_from(sch: s_tir.Schedule, work: int, least: int) -> Callable[[Any],
     return sch.parallel if work >= least else lambda loop: None
 
 
-def store_tile(
-    sch: s_tir.Schedule, sums, at, tile: tuple, channels: int, held: bool, together: bool
-) -> None:
+def store_tile(sch: s_tir.Schedule, sums, at, tile: tuple, channels: int, held: bool) -> None:
     """Compute the block `sums` at the loop `at`, and store what becomes of it from inside.
 
     `tile` are the loops of `dst` inside `at`: row, column, vector and lane. `held` says that codes have a block of
-    their own, `codes`, of whole vectors, and `together` that several vectors become codes at once.
+    their own, `codes`, of whole vectors: several vectors become codes at once.
     """
     y, x, vector, lane = tile
     lanes = extent(sch, lane)
@@ -165,12 +163,12 @@ def store_tile(
     sch.compute_at(sums, at, preserve_unit_loops=True)
     for loop in (y, x):
         sch.unroll(loop)
-    if whole and together:
+    if whole:
         vectorize_panels(sch, vector, lane)
     else:
         sch.unroll(vector)
-        # All of a vector in a block of its own, else no vector half in the output.
-        vectorize_guarded(sch, lane, lanes if whole else channels)
+        # No vector half in the output.
+        vectorize_guarded(sch, lane, channels)
 
 
 def vectorize_ranges(sch: s_tir.Schedule, depth: int) -> None:

@@ -43,7 +43,7 @@ def schedule_qwinograd2d(
         ValueError: the configuration does not fit the target's registers, or does not divide the shape.
     """
     check_winograd_config(shape, target, config, packing.size)
-    dot = intrin.broadcast_dot(target, packing.layout.lanes)
+    dot = intrin.broadcast_dot(target.wide, packing.layout.lanes)
     lanes = dot.lanes
     sch = s_tir.Schedule(func)
     names = {sch.get(each).name_hint for each in sch.get_child_blocks(sch.get_sblock("root"))}
@@ -58,9 +58,8 @@ def schedule_qwinograd2d(
     outer = [n, yb, pb] if config.order == "rows" else [pb, n, yb]
     sch.reorder(*outer, yt, xo, po, yi, xi, pi, lane)
     sums = sch.get_sblock("sums")
-    together = bool(form.output.residual or packing.layout.packs)
     held = "codes" in names
-    _steps.store_tile(sch, sums, po, (yi, xi, pi, lane), shape.out_channels, held, together)
+    _steps.store_tile(sch, sums, po, (yi, xi, pi, lane), shape.out_channels, held)
     _order_sums(sch, sums, lanes)
 
     products = sch.get_sblock("products")
@@ -78,6 +77,10 @@ def schedule_qwinograd2d(
     sch.vectorize(lane)
     steps = _steps.order_sums(sch, acc, packing, dot, config.unroll)
 
+    _part_taps(sch, "moved", 4, 2)
+    _part_taps(sch, "products", 3, 4)
+    if packing.late:
+        _part_taps(sch, "filters", 2, 2)
     parallel = _steps.parallel_from(sch, shape.macs, SERIAL_MACS)
     moved, stage = sch.get_sblock("moved"), sch.get_sblock("stage")
     if config.order == "rows":
@@ -104,6 +107,15 @@ def schedule_qwinograd2d(
     loops = {"block": pb, "panel": p, "row": g, "tap_row": r, "tap_column": c}
     # A line of memory at a time.
     return prefetch_weights(sch, steps, dot, config.vectors, loops, 64 // (4 * lanes))
+
+
+def _part_taps(sch: s_tir.Schedule, name: str, axis: int, size: int) -> None:
+    """Let the matrices that the block `name` holds, of elements of `size` bytes, lie an odd number of lines apart.
+
+    A transform reads or writes a vector of each. A power of two apart, these would not stay in the first cache.
+    """
+    line = 64 // size
+    sch.storage_align(sch.get_sblock(name), 0, axis, 2 * line, line)
 
 
 def _order_sums(sch: s_tir.Schedule, sums, lanes: int) -> None:

@@ -51,6 +51,16 @@ class CpuTarget:
         depth = 4 if groups else own_depth
         return replace(self, dot_depth=depth, summed=groups, paired=paired)
 
+    @property
+    def wide(self) -> "CpuTarget":
+        """This level with products of 16 bits, two a lane: `vpdpwssd` with VNNI, or `vpmaddwd` and an addition."""
+        return replace(self, dot_depth=2, summed=0, paired=False)
+
+    @property
+    def vnni(self) -> bool:
+        """Whether one instruction multiplies, and adds to an accumulator."""
+        return self.has("avx512_vnni") or self.has("avx_vnni")
+
     def has(self, feature: str) -> bool:
         """Whether kernels may use `feature`."""
         return feature in self.features
@@ -63,6 +73,8 @@ class CpuTarget:
 _AVX2 = ("avx2", "fma", "f16c", "bmi2")
 _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd")
 
+# LLVM else takes vpdpwssd apart, to a product and an addition, where it is one of a chain.
+_FUSED = "+fast-dpwssd"
 # What LLVM calls a CPU with the features of each tuple.
 _HASWELL, _SKYLAKE = "haswell", "skylake-avx512"
 _YMM: dict[str, Any] = {"vector_bits": 256, "registers": 16}
@@ -76,7 +88,7 @@ LEVELS: dict[str, CpuTarget] = {
             "avx512_vnni",
             (*_AVX512, "avx512_vnni"),
             llvm_cpu=_SKYLAKE,
-            llvm_features=("+avx512vnni",),
+            llvm_features=("+avx512vnni", _FUSED),
             dot_depth=4,
             **_ZMM,
         ),
@@ -84,7 +96,7 @@ LEVELS: dict[str, CpuTarget] = {
             "avx_vnni",
             (*_AVX2, "avx_vnni"),
             llvm_cpu=_HASWELL,
-            llvm_features=("+avxvnni",),
+            llvm_features=("+avxvnni", _FUSED),
             dot_depth=4,
             **_YMM,
         ),
@@ -94,7 +106,7 @@ LEVELS: dict[str, CpuTarget] = {
             "amx_int8",
             (*_AVX512, "avx512_vnni", "amx_tile", "amx_int8"),
             llvm_cpu=_SKYLAKE,
-            llvm_features=("+avx512vnni", "+amx-tile", "+amx-int8"),
+            llvm_features=("+avx512vnni", "+amx-tile", "+amx-int8", _FUSED),
             dot_depth=4,
             tiles=True,
             verified=False,

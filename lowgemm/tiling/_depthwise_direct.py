@@ -121,8 +121,7 @@ def check_direct_depthwise_config(
     """
     if not direct_depthwise_takes(shape, target):
         raise ValueError(
-            f"{shape}: this kernel is for filters without dilation of as many outputs as inputs, which fill a vector, "
-            "without VNNI"
+            f"{shape}: this kernel is for filters without dilation of as many outputs as inputs, which fill a vector"
         )
     if config.pixels > shape.out_width:
         raise ValueError(f"{config}: a row has {shape.out_width} pixels")
@@ -132,11 +131,9 @@ def check_direct_depthwise_config(
 
 
 def direct_depthwise_takes(shape: ConvShape, target: CpuTarget) -> bool:
-    """Whether the kernel computes `shape`: one output for each input and as many channels as a vector has bytes, on a
-    level without VNNI."""
+    """Whether the kernel computes `shape`: one output for each input and as many channels as a vector has bytes."""
     return (
-        target.dot_depth == 2
-        and shape.groups == shape.in_channels == shape.out_channels >= target.vector_bits // 8
+        shape.groups == shape.in_channels == shape.out_channels >= target.vector_bits // 8
         and shape.dilations == (1, 1)
     )
 

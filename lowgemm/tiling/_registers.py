@@ -13,7 +13,7 @@ def tile_registers(dots: int, vectors: int, target: CpuTarget) -> int:
         # tiles run at a third of the speed.)
         # Of words in pairs, several vectors' first sums wait for the second word, which is broadcast meanwhile.
         return dots + target.summed * vectors + (3 if target.paired and vectors > 1 else 2)
-    if target.dot_depth == 4:
+    if target.vnni:
         return dots + vectors + 1
     # A product beside weights and a broadcast, which it can overwrite where there is one weight vector.
     return dots + vectors + (1 if vectors == 1 else 2)

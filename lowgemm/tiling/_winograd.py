@@ -14,17 +14,69 @@ from lowgemm.tiling._registers import tile_registers
 # that term.
 WINOGRAD_CHANNELS = (2**31 - 1) // (2 * 4 * 9 * 255 * 128)
 
-# What things cost, in vector instructions, and bytes that lie near; fitted on a Zen 3 (docs/decisions.md).
-_MOVE = {2: 153.0, 4: 620.0}  # the input of a tile, 16 channels
-_SUM = {2: 88.0, 4: 430.0}  # the output of a tile, a vector of channels
-_DIRECT_SUM = 30.0  # the same of a direct kernel
-_TILE = 20.0  # a register tile, before and after its sum
-_LINE = 20.0  # a line of weights
-_LINE_FAR = 35.0  # a line of `_FAR` and more, which other layers drive out of the last cache
-_AGAIN = 4.0  # the same, if not from L2, read once more
-_FILTER = {2: 45.0, 4: 90.0}  # to transform a vector of filters
-# Four products a lane, by how many groups of four 16 bits may sum.
-_DIRECT = {0: 4.8, 1: 3.6, 2: 3.1}
+
+@dataclass(frozen=True)
+class _Costs:
+    """What things cost, in vector instructions, by the pixels of a tile each way where that counts.
+
+    `dot` is a product of registers and `operand` loading one; `direct` are four products a lane of a direct kernel, by
+    how many groups of four 16 bits may sum, and `direct_sum` the output of a vector of channels there. `move` is the
+    input of a tile, 16 channels, `sum` its output, a vector of channels, `filter` what it takes to transform a vector
+    of filters, and `tile` a register tile, before and after its sum. A `line` of weights, or `line_far` one of `_FAR`
+    and more, which other layers drive out of the last cache, is read `again` if it is not in the second cache.
+    Transformed data beyond `data` bytes take longer, for each time that it is as much, by the share `data_far`; and by
+    `late_far` if what belongs to late filters does not stay in the first cache.
+    """
+
+    dot: float
+    operand: float
+    direct: dict[int, float]
+    direct_sum: float
+    move: dict[int, float]
+    sum: dict[int, float]
+    filter: dict[int, float]
+    tile: float
+    line: float
+    line_far: float
+    again: float
+    data: int
+    data_far: float
+    late_far: float
+
+
+# Fitted on a Zen 3, and, of 512 bits with VNNI, on a Zen 4 (docs/decisions.md).
+_MADD = _Costs(
+    dot=1.74,
+    operand=0.72,
+    direct={0: 4.8, 1: 3.6, 2: 3.1},
+    direct_sum=30.0,
+    move={2: 153.0, 4: 620.0},
+    sum={2: 88.0, 4: 430.0},
+    filter={2: 45.0, 4: 90.0},
+    tile=20.0,
+    line=20.0,
+    line_far=35.0,
+    again=4.0,
+    data=256 * 1024,
+    data_far=0.1,
+    late_far=1.2,
+)
+_VNNI = _Costs(
+    dot=1.0,
+    operand=0.05,
+    direct={0: 1.02},
+    direct_sum=6.0,
+    move={2: 35.0, 4: 90.0},
+    sum={2: 70.0, 4: 230.0},
+    filter={2: 60.0, 4: 140.0},
+    tile=5.0,
+    line=12.0,
+    line_far=15.0,
+    again=0.3,
+    data=128 * 1024,
+    data_far=0.03,
+    late_far=1.0,
+)
 _NEAR = 256 * 1024
 _FAR = 2 << 20
 _HELD = 128 * 1024
@@ -68,21 +120,17 @@ class WinogradConfig:
 
     def check(self, target: CpuTarget) -> None:
         """Refuse a register tile that spills: accumulators, the weight vectors and a broadcast must fit."""
-        used = tile_registers(self.columns * self.vectors, self.vectors, target)
+        used = tile_registers(self.columns * self.vectors, self.vectors, target.wide)
         if used > target.registers:
             raise ValueError(f"{self} needs {used} registers of {target.registers}")
 
 
-def winograd_takes(shape: ConvShape, target: CpuTarget) -> bool:
-    """Whether the kernels compute `shape`: dense 3x3 filters, on a level without VNNI.
-
-    With VNNI an instruction takes four products of 8 bits, and there is less to gain with two of 16.
-    """
+def winograd_takes(shape: ConvShape) -> bool:
+    """Whether the kernels compute `shape`: dense 3x3 filters."""
     return (
         (shape.kernel, shape.strides, shape.dilations) == ((3, 3), (1, 1), (1, 1))
         and (shape.groups, shape.planes) == (1, FLAT)
         and shape.in_channels <= WINOGRAD_CHANNELS
-        and target.dot_depth == 2
     )
 
 
@@ -94,15 +142,15 @@ def winograd_size(
 
     A tenth less than that: measured and estimated times differ by some percent.
     """
-    target = direct.summing(0)
-    if not winograd_takes(shape, target):
+    if not winograd_takes(shape):
         return None
+    target, costs = direct.wide, _costs(direct)
     panels = -(-shape.out_channels // target.lanes)
     weights = 9 * shape.in_channels * shape.out_channels
     products = shape.macs / shape.out_channels * panels / 4
     outputs = shape.batch * shape.out_height * shape.out_width / 4 * panels
-    each = _DIRECT[2 if direct.paired else direct.summed]
-    cost = 0.9 * (products * each + _DIRECT_SUM * outputs + _lines(weights))
+    each = costs.direct[2 if direct.paired else direct.summed]
+    cost = 0.9 * (products * each + costs.direct_sum * outputs + _lines(weights, costs))
     found = None
     for size in sizes:
         config = default_winograd_config(shape, target, threads, size)
@@ -116,7 +164,9 @@ def winograd_packing(
     shape: ConvShape, target: CpuTarget, size: int, late: bool = False
 ) -> WinogradPacking:
     """The layout of the weight, transformed or to be transformed `late`."""
-    return WinogradPacking.of(shape, dot_layout(target, conv_lanes(shape, target)), size, late)
+    return WinogradPacking.of(
+        shape, dot_layout(target.wide, conv_lanes(shape, target.wide)), size, late
+    )
 
 
 def default_winograd_config(
@@ -139,9 +189,9 @@ def check_winograd_config(
         ValueError: the configuration does not fit the target's registers, or does not divide the shape; or the shape
             has no such kernel.
     """
-    if not winograd_takes(shape, target):
+    if not winograd_takes(shape):
         raise ValueError(
-            f"{shape}: this kernel is for 3x3 filters of up to {WINOGRAD_CHANNELS} channels, without VNNI"
+            f"{shape}: this kernel is for 3x3 filters of up to {WINOGRAD_CHANNELS} channels"
         )
     config.check(target)
     packing = winograd_packing(shape, target, size)
@@ -161,11 +211,10 @@ def _options(shape: ConvShape, target: CpuTarget, size: int) -> Iterator[Winogra
     down, across = packing.tiles(shape)
     taps = packing.tap_rows**2
     unroll = 2 if pairs % 2 == 0 else 1
-    most = target.registers // 2
     # Tiles of 4x4 gain nothing from it (28x28, 128 channels, in a model: 490 us without, 510 with).
     far = size == 2 and 2 * taps * shape.in_channels * shape.out_channels > _NEAR
     for vectors in (v for v in (1, 2, 3, 4) if panels % v == 0):
-        for columns in {most // vectors, (most - 1) // vectors}:
+        for columns in _columns(vectors, down, across, target):
             tile = (columns, vectors, unroll)
             for block in range(1, down + 1):
                 held = taps * block * across * target.lanes * 4
@@ -184,6 +233,16 @@ def _options(shape: ConvShape, target: CpuTarget, size: int) -> Iterator[Winogra
                 yield WinogradConfig(columns, vectors, 2, "panels", down, vectors, True, part)
 
 
+def _columns(vectors: int, down: int, across: int, target: CpuTarget) -> set[int]:
+    """Of how many tiles a register tile may be: with 32 registers, of as many as leave few empty in a block of rows."""
+    most = target.registers // 2
+    if target.vector_bits < 512:
+        return {most // vectors, (most - 1) // vectors}
+    widest = (target.registers - vectors - 2) // vectors
+    rows = (n * across for n in range(1, down + 1))
+    return {-(-tiles // -(-tiles // widest)) for tiles in rows}
+
+
 def _part(packing: WinogradPacking, vectors: int, tiles: int) -> int:
     """The most channels whose filters, with the data and the products of so many tiles, stay in the first cache; 0 if
     no part divides the channels."""
@@ -199,38 +258,44 @@ def _part_bytes(packing: WinogradPacking, part: int, vectors: int, tiles: int) -
     return packing.tap_rows**2 * (2 * part * (outputs + tiles) + 4 * outputs * tiles)
 
 
-def _lines(weights: int, reads: int = 1) -> float:
+def _costs(target: CpuTarget) -> _Costs:
+    return _VNNI if target.vnni else _MADD
+
+
+def _lines(weights: int, costs: _Costs, reads: int = 1) -> float:
     """What it costs to read so many bytes so many times."""
-    once = _LINE_FAR if weights > _FAR else _LINE
-    return weights / 64 * (once + (reads - 1) * (_AGAIN if weights > _NEAR else 0.0))
+    once = costs.line_far if weights > _FAR else costs.line
+    return weights / 64 * (once + (reads - 1) * (costs.again if weights > _NEAR else 0.0))
 
 
 def _cost(
     shape: ConvShape, target: CpuTarget, threads: int, config: WinogradConfig, size: int
 ) -> float:
     """The time of a kernel, in vector instructions."""
-    packing = winograd_packing(shape, target, size)
+    packing, costs = winograd_packing(shape, target, size), _costs(target)
     panels, channels, taps = packing.panels, shape.in_channels, packing.tap_rows**2
     down, across = packing.tiles(shape)
     blocks = shape.batch * -(-down // config.block)
     groups = blocks * -(-config.block * across // config.columns)
     dots = config.columns * config.vectors
-    # Products and sums; broadcasts of pairs; weights.
-    step = 1.74 * dots + 0.72 * (config.columns + config.vectors)
+    # Products and sums; weights and, if they are no operands of products, broadcasts of pairs.
+    inside = target.vector_bits == 512 and config.vectors == 1
+    operands = config.vectors + (0 if inside else config.columns)
+    step = costs.dot * dots + costs.operand * operands
     pairs, parts = -(-channels // 2), packing.padded_run // config.part if config.part else 1
-    sums = taps * groups * panels / config.vectors * (pairs * step + parts * _TILE)
+    sums = taps * groups * panels / config.vectors * (pairs * step + parts * costs.tile)
     rows = config.order == "rows"
     tiles = config.block * across * (1 if rows else shape.batch)
-    sums *= 1 + 0.1 * max(0.0, 2 * taps * tiles * channels / _NEAR - 1)
+    sums *= 1 + costs.data_far * max(0.0, 2 * taps * tiles * channels / costs.data - 1)
     reads = blocks if rows else 1
     filters = channels * panels * target.lanes
     if config.part:
         if _part_bytes(packing, config.part, config.panels, tiles) > _FIRST:
-            sums *= 1.2
-        lines = _lines(9 * filters, reads) + _FILTER[size] * pairs * panels * reads
+            sums *= costs.late_far
+        lines = _lines(9 * filters, costs, reads) + costs.filter[size] * pairs * panels * reads
     else:
-        lines = _lines(2 * taps * filters, reads)
-    edges = _MOVE[size] * groups * config.columns * -(-channels // 16)
-    outputs = _SUM[size] * shape.batch * down * across * panels
+        lines = _lines(2 * taps * filters, costs, reads)
+    edges = costs.move[size] * groups * config.columns * -(-channels // 16)
+    outputs = costs.sum[size] * shape.batch * down * across * panels
     loss = parallel_loss(blocks if rows else panels // config.panels, threads)
     return (sums + edges + outputs + lines) * loss

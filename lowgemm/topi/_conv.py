@@ -112,7 +112,7 @@ def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.
         row_sum = _window_sums(shape, packing, source, extents[:-1], source_row, (stride_w, dil_w))
     # Groups fill whole vectors (ConvPacking merges them until they do), so accumulator o is output channel o.
     out_shape = (*out_images(shape), *shape.grid, shape.out_channels)
-    stage = OutputStage(form.output, extents[-1], (), out_shape, packs=packing.layout.packs)
+    stage = OutputStage(form.output, extents[-1], (), out_shape, packs=True)
 
     def element(*at):
         o = at[-1]

@@ -106,7 +106,7 @@ def qgemm(form: GemmForm, packing: ConvPacking) -> tvm.tirx.PrimFunc:
     extents = (tiles, form.rows, columns)
     acc = accumulated("t x o", extents, lambda t, x, o, j: left(t, x, j), weight, packing)
     shape = (*rows, form.columns)
-    stage = OutputStage(form.output, columns, rows, shape, found is not None, packing.layout.packs)
+    stage = OutputStage(form.output, columns, rows, shape, found is not None, packs=True)
 
     def code(t, x, o):
         at = (t, x, o if form.columns == columns else tirx.min(o, form.columns - 1))

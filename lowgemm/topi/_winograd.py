@@ -129,7 +129,7 @@ def qwinograd2d(
 
     sums = block("sums", "n y x o", whole, pixel)
     out_shape = (shape.batch, shape.out_height, shape.out_width, shape.out_channels)
-    stage = OutputStage(form.output, whole[-1], (), out_shape, packs=packing.layout.packs)
+    stage = OutputStage(form.output, whole[-1], (), out_shape, packs=True)
 
     def element(*at):
         return stage.element(sums(*at), at[-1], (*at[:-1], 0), at)

@@ -89,7 +89,7 @@ def test_every_window_is_exact(
     copying(monkeypatch, pixels, copied)
     for kind in ("random", "alternating"):
         check(conv, isa, kind)
-    assert all(direct) == (LEVELS[isa].dot_depth == 2)
+    assert direct and all(direct)
 
 
 @pytest.mark.parametrize("activation", [None, "relu", "leaky_relu"])
@@ -158,9 +158,8 @@ def test_what_is_prefetched_behind_an_image_is_not_used(
     strides, around = (stride, stride), (1, 1, 1, 1)
     shape = ConvShape(*images, CHANNELS, CHANNELS, (3, 3), strides, around, groups=CHANNELS)
     assert tiling.unstaged_prefetches(shape)
-    if LEVELS[isa].dot_depth == 2:
-        copied = tiling.default_direct_depthwise_config(shape, LEVELS[isa], 2).copied
-        assert (copied > 0) == (images[1] == 7), "small images are copied, all channels of them"
+    copied = tiling.default_direct_depthwise_config(shape, LEVELS[isa], 2).copied
+    assert (copied > 0) == (images[1] == 7), "small images are copied, all channels of them"
     x = (*images, CHANNELS)
     output = stage("uint8")
     check(Convolution(x, CHANNELS, (3, 3), stride, 1, groups=CHANNELS, output=output), isa)
@@ -174,10 +173,10 @@ def test_blocks_of_channels(isa: str, channels: int, direct: list[bool]) -> None
     shape = (1, 5, 3, channels)
     check(Convolution(shape, channels, (3, 3), 1, 1, groups=channels, output=output), isa)
     target = LEVELS[isa]
-    assert direct == [target.dot_depth == 2 and channels >= target.vector_bits // 8]
+    assert direct == [channels >= target.vector_bits // 8]
 
 
-def test_filters_are_packed_in_pairs_of_taps() -> None:
+def test_filters_are_packed_in_words_of_two_taps() -> None:
     w = np.random.default_rng(0).integers(-255, 256, (40, 1, 2, 3, 3))
     packing = DirectDepthwisePacking(DotLayout(8, 2, "int16", "int16"), (3, 3), 2, 2)
     assert packing.columns == 5
@@ -202,17 +201,39 @@ def test_filters_are_packed_in_pairs_of_taps() -> None:
                     assert (found == want).all()
 
 
+def test_words_of_four_taps_are_of_rows_or_of_as_many_columns_as_have_room() -> None:
+    layout = DotLayout(16, 4, "uint8", "int8")
+    rows = tuple((row, 1) for row in range(4))
+    three = DirectDepthwisePacking(layout, (3, 3), 1, 2)
+    assert three.taps[1] == (*rows[:3], None) and len(three.taps) == 3
+    five = DirectDepthwisePacking(layout, (5, 5), 1, 1)
+    assert rows in five.taps and ((4, 0), (4, 1), (4, 2), (4, 3)) in five.taps
+    assert len(five.steps) == len(five.taps) == 7
+    w = np.random.default_rng(0).integers(-128, 128, (64, 1, 5, 5), np.int8)
+    packed = five.pack(w)
+    assert packed.shape == (1, 7, 4, 4, 4, 4) and packed.dtype == np.int8
+
+
 @pytest.mark.parametrize("pixels", [1, 2, 3, 4])
-@pytest.mark.parametrize(("kernel", "stride"), [((3, 3), 1), ((3, 3), 2), ((5, 5), 1), ((4, 2), 3)])
-def test_each_pixel_meets_each_tap_once(kernel: tuple[int, int], stride: int, pixels: int) -> None:
-    packing = DirectDepthwisePacking(DotLayout(8, 2, "int16", "int16"), kernel, stride, pixels)
+@pytest.mark.parametrize(
+    ("kernel", "stride"), [((3, 3), 1), ((3, 3), 2), ((5, 5), 1), ((4, 2), 3), ((2, 5), 2)]
+)
+@pytest.mark.parametrize(
+    "layout",
+    [DotLayout(8, 2, "int16", "int16"), DotLayout(16, 4, "uint8", "int8")],
+    ids=["pairs", "fours"],
+)
+def test_each_pixel_meets_each_tap_once(
+    layout: DotLayout, kernel: tuple[int, int], stride: int, pixels: int
+) -> None:
+    packing = DirectDepthwisePacking(layout, kernel, stride, pixels)
     for pixel in range(pixels):
         met = []
         for step in packing.steps:
             for at, number in step.uses:
                 if at != pixel:
                     continue
-                for place, tap in zip((step.first, step.second), packing.taps[number], strict=True):
+                for place, tap in zip(step.positions, packing.taps[number], strict=True):
                     if tap:
                         assert place == (tap[0], tap[1] + pixel * stride)
                         met.append(tap)
@@ -258,8 +279,7 @@ def test_where_the_kernel_pays() -> None:
             change
         )
     for level, target in LEVELS.items():
-        without = target.dot_depth == 2
-        assert tiling.direct_depthwise_pays(replace(small, **two), target) == without, level
+        assert tiling.direct_depthwise_pays(replace(small, **two), target), level
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,6 @@ import kernels
 from conv_check import Conv, check
 from isa import isas
 
-WITHOUT_VNNI = ("avx2", "avx512")
 # Odd sizes, so that tiles stick out on two sides; pairs of channels and vectors of outputs that do, too.
 ODD = Conv((2, 13, 7, 11), 27, (3, 3), pads=(1, 1, 1, 1))
 # Pads that differ, and whole vectors.
@@ -63,7 +62,7 @@ def fewer(monkeypatch: pytest.MonkeyPatch, size: int) -> pytest.MonkeyPatch:
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-@pytest.mark.parametrize("level", isas(*WITHOUT_VNNI))
+@pytest.mark.parametrize("level", isas())
 def test_every_configuration_is_exact(level: str, config: str, fewer) -> None:
     fewer.setattr(schedules, "default_config", lambda task: CONFIGS[config])
     check(EVEN, level, kinds=("random", "alternating"))
@@ -78,14 +77,14 @@ def test_every_configuration_is_exact(level: str, config: str, fewer) -> None:
         ("int8", "float32", None),
     ],
 )
-@pytest.mark.parametrize("level", isas(*WITHOUT_VNNI))
+@pytest.mark.parametrize("level", isas())
 def test_tails_are_exact_with_every_output(
     level: str, in_dtype: str, out_dtype: str, residual: str | None, fewer
 ) -> None:
     check(ODD, level, in_dtype, out_dtype, residual=residual)
 
 
-@pytest.mark.parametrize("level", isas(*WITHOUT_VNNI))
+@pytest.mark.parametrize("level", isas())
 def test_filters_are_transformed_late_with_tails_and_batches(level: str, fewer) -> None:
     """The last part of the run is half a pair of channels, and vectors of outputs stick out."""
     config = WinogradConfig(4, 1, 1, "panels", 1, 1, True, 2)
@@ -93,7 +92,7 @@ def test_filters_are_transformed_late_with_tails_and_batches(level: str, fewer) 
     check(ODD, level, "int8", "uint8", residual="int8", kinds=("random", "extreme"))
 
 
-@pytest.mark.parametrize("level", isas(*WITHOUT_VNNI))
+@pytest.mark.parametrize("level", isas())
 def test_largest_sums_are_exact(level: str, size: int, fewer) -> None:
     """Of 114 channels any weight has sums that tiles of 4x4 compute."""
     channels = WINOGRAD_CHANNELS if size == 2 else 114
@@ -103,7 +102,7 @@ def test_largest_sums_are_exact(level: str, size: int, fewer) -> None:
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-@pytest.mark.parametrize("level", isas(*WITHOUT_VNNI))
+@pytest.mark.parametrize("level", isas())
 def test_what_fits_tiles_of_4x4_is_exact_to_the_last_unit(
     level: str, sign: int, monkeypatch
 ) -> None:
@@ -144,7 +143,7 @@ def test_threads_do_not_meet(order: str, part: int, threads: int, tmp_path, fewe
         assert (net(made.inputs)["y"] == made.expected).all()
 
 
-@pytest.mark.parametrize("level", isas(*WITHOUT_VNNI))
+@pytest.mark.parametrize("level", isas())
 def test_operators_transform_filters_late(level: str, fewer) -> None:
     config = WinogradConfig(4, 1, 2, "panels", 1, 1, True, 8)
     fewer.setattr(_conv_kernels, "default_winograd_config", lambda *_: config)
@@ -157,7 +156,7 @@ def test_operators_transform_filters_late(level: str, fewer) -> None:
         assert (packed(x) == acc).all()
 
 
-@pytest.mark.parametrize("level", isas(*WITHOUT_VNNI))
+@pytest.mark.parametrize("level", isas())
 def test_operators_take_it_with_a_table_and_batches(level: str, fewer) -> None:
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (3, 5, 8, 9), np.uint8)
@@ -184,17 +183,10 @@ def test_operators_take_it_with_a_table_and_batches(level: str, fewer) -> None:
 )
 def test_other_convolutions_are_refused(change: dict) -> None:
     shape, target = replace(SQUARE, **change), LEVELS["avx2"]
-    assert winograd_takes(SQUARE, target) and winograd_size(SQUARE, target, 1, (2,)) == 2
-    assert not winograd_takes(shape, target) and winograd_size(shape, target, 1, (2, 4)) is None
+    assert winograd_takes(SQUARE) and winograd_size(SQUARE, target, 1, (2,)) == 2
+    assert not winograd_takes(shape) and winograd_size(shape, target, 1, (2, 4)) is None
     with pytest.raises(ValueError, match="this kernel is for 3x3 filters of up to 913 channels"):
         check_winograd_config(shape, target, CONFIGS["plain"], 2)
-
-
-@pytest.mark.parametrize("level", sorted({*LEVELS} - {*WITHOUT_VNNI}))
-def test_levels_with_vnni_have_no_use_for_it(level: str) -> None:
-    assert winograd_size(SQUARE, LEVELS[level], 1, (2, 4)) is None
-    with pytest.raises(ValueError, match="without VNNI"):
-        check_winograd_config(SQUARE, LEVELS[level], CONFIGS["plain"], 2)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +209,7 @@ def test_configurations_that_do_not_fit_are_refused(change: dict, reason: str) -
 
 
 @pytest.mark.parametrize("threads", [1, 2, 16])
-@pytest.mark.parametrize("level", WITHOUT_VNNI)
+@pytest.mark.parametrize("level", LEVELS)
 def test_defaults_fit(level: str, threads: int, size: int) -> None:
     for side, inputs, outputs in itertools.product((1, 3, 7, 56), (1, 5, 64, 512), (1, 8, 24, 80)):
         shape = replace(SQUARE, height=side, width=side, in_channels=inputs, out_channels=outputs)
@@ -232,8 +224,12 @@ def test_kernels_are_chosen_by_cost() -> None:
     few = replace(SQUARE, in_channels=4, out_channels=8)
     tiny = replace(SQUARE, height=1, width=1, in_channels=512, out_channels=512)
     small = replace(SQUARE, height=6, width=6)
-    sizes = [winograd_size(shape, target, 1, (2, 4)) for shape in (SQUARE, small, tiny, few)]
-    assert sizes == [4, 2, None, None]
+    shapes = (SQUARE, small, tiny, few)
+    assert [winograd_size(shape, target, 1, (2, 4)) for shape in shapes] == [4, 2, None, None]
+    # With VNNI four tiles of 2x2 take as many products as the definition.
+    target = LEVELS["avx512_vnni"]
+    assert [winograd_size(shape, target, 1, (2, 4)) for shape in shapes] == [4, None, None, None]
+    assert winograd_size(SQUARE, target, 1, (2,)) is None
 
 
 def test_large_filters_are_transformed_late() -> None:
