@@ -8,13 +8,12 @@ from tvm.script import tirx as T
 from lowgemm.targets import CpuTarget
 
 
-def word_dot(target: CpuTarget) -> Callable[[Any, Any, Any], Any]:
-    """`dot(acc, a, b)` of int32 vectors of `target.lanes`: acc plus the products of the words' fields, lane by lane.
+def word_dot(target: CpuTarget, lanes: int) -> Callable[[Any, Any, Any], Any]:
+    """`dot(acc, a, b)` of int32 vectors of `lanes` (8 or 16): acc plus the products of the words' fields, lane by lane.
 
     A word of `a` holds four uint8 and one of `b` four int8 where the target has VNNI (vpdpbusd); elsewhere both hold
     two int16 (vpmaddwd). The first field is in the lowest bits.
     """
-    lanes = target.lanes
     vector = f"int32x{lanes}"
     if target.dot_depth == 4:
         name, kinds = f"llvm.x86.avx512.vpdpbusd.{lanes * 32}", ("uint8", "int8")

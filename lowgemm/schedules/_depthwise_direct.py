@@ -66,7 +66,7 @@ class _Kernel(UnstagedKernel):
         config: DirectDepthwiseConfig,
     ) -> None:
         self.packing, order = packing, packing.order
-        self.dot = intrin.word_dot(target)
+        self.dot = intrin.word_dot(target, packing.layout.lanes)
         blocks = order.blocks(shape.out_channels)
         held = (blocks, 4, order.chunks, 4)
         words, layout = shape.planes.kernel * len(packing.taps), packing.layout

@@ -70,7 +70,7 @@ class _Kernel(UnstagedKernel):
         config: GroupedConfig,
     ) -> None:
         self.packing, self.target = packing, target
-        self.dot = None if target.summed else intrin.word_dot(target)
+        self.dot = None if target.summed else intrin.word_dot(target, packing.layout.lanes)
         lanes, outputs = packing.layout.lanes, packing.outputs
         held = (packing.blocks(shape.out_channels), outputs, lanes)
         taps = (shape.planes.kernel * shape.kernel[0], shape.kernel[1])

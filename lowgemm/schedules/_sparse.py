@@ -32,8 +32,8 @@ def schedule_sparse_blocks(form: SparseForm, target: CpuTarget) -> tvm.tirx.Prim
 
     First x becomes words, by vectors: `[vector][block][word][lane]`. The last vector overlaps the one before it.
     """
-    dot = intrin.word_dot(target)
     lanes, words = target.lanes, BLOCK // target.dot_depth
+    dot = intrin.word_dot(target, lanes)
     outputs, depth, columns, count = map(_vectors.size, ("outputs", "depth", "columns", "count"))
     dst_type = "uint8" if form.codes else "int32"
     with _vectors.function() as made:
