@@ -16,6 +16,8 @@ from lowgemm.intrin._dot import accumulate_sums as accumulate_sums
 from lowgemm.intrin._dot import broadcast_dot as broadcast_dot
 from lowgemm.intrin._dot import byte_products as byte_products
 from lowgemm.intrin._dot import byte_products_in_memory as byte_products_in_memory
+from lowgemm.intrin._dot import dot_in_memory as dot_in_memory
+from lowgemm.intrin._dot import dot_in_memory_code as dot_in_memory_code
 from lowgemm.intrin._dot import in_memory_code as in_memory_code
 from lowgemm.intrin._dot import lanewise_dot as lanewise_dot
 from lowgemm.intrin._dot import opaque as opaque

@@ -141,6 +141,16 @@ declare <{words} x i16> @{instruction}(<{bytes} x i8>, <{bytes} x i8>)
 """
 
 
+_DOT_IN_MEMORY = """
+define internal <{lanes} x i32> @{name}(<{lanes} x i32> %sums, <{bytes} x i8> %a, ptr %b) alwaysinline {{
+  %weights = load volatile <{bytes} x i8>, ptr %b, align 1
+  %all = call <{lanes} x i32> @{instruction}(<{lanes} x i32> %sums, <{bytes} x i8> %a, <{bytes} x i8> %weights)
+  ret <{lanes} x i32> %all
+}}
+declare <{lanes} x i32> @{instruction}(<{lanes} x i32>, <{bytes} x i8>, <{bytes} x i8>)
+"""
+
+
 def byte_products(a, b, lanes: int) -> Any:
     """vpmaddubsw: each lane's four bytes of `a` by those of `b`; sums of two products in 16 bits, saturated."""
     instruction = T.llvm_lookup_intrinsic_id(_multiply(lanes))
@@ -154,6 +164,19 @@ def byte_products_in_memory(a, b, lanes: int) -> Any:
     register that an accumulator is then spilled for.
     """
     return T.call_extern(f"int16x{2 * lanes}", _in_memory(lanes), a, b)
+
+
+def dot_in_memory(acc, a, b, lanes: int) -> Any:
+    """vpdpbusd: `acc` plus each lane's four bytes of `a` by those at the address `b`, inside of what is marked with
+    `dot_in_memory_code`; it is an operand of each, as in `byte_products_in_memory`."""
+    return T.call_extern(f"int32x{lanes}", f"lowgemm_dot_{lanes}", acc, a, b)
+
+
+def dot_in_memory_code(lanes: int) -> str:
+    """The function of `dot_in_memory` in LLVM's language, for the pragma "pragma_import_llvm"."""
+    instruction = f"llvm.x86.avx512.vpdpbusd.{lanes * 32}"
+    names = {"name": f"lowgemm_dot_{lanes}", "instruction": instruction}
+    return _DOT_IN_MEMORY.format(**names, lanes=lanes, bytes=4 * lanes)
 
 
 def repeated_from_memory(first, start, run, lanes: int) -> Any:

@@ -10,7 +10,6 @@ As memory has channels in order, a vector of it has the words of as many groups 
 lane, packed to bytes, need one shuffle to be in order again.
 """
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import asdict
 
@@ -48,15 +47,10 @@ def qgrouped2d(
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         function_attributes()
         kernel = _Kernel(shape, packing, in_dtype, output, target, config)
-        with _defining_products(target):
+        code = intrin.in_memory_code if target.summed else intrin.dot_in_memory_code
+        with T.attr(T.int32(0), "pragma_import_llvm", code(target.lanes)):
             kernel.rows(SERIAL_MACS)
     return builder.get()
-
-
-def _defining_products(target: CpuTarget) -> contextlib.AbstractContextManager:
-    if not target.summed:
-        return contextlib.nullcontext()
-    return T.attr(T.int32(0), "pragma_import_llvm", intrin.in_memory_code(target.lanes))
 
 
 class _Kernel(UnstagedKernel):
@@ -69,8 +63,7 @@ class _Kernel(UnstagedKernel):
         target: CpuTarget,
         config: GroupedConfig,
     ) -> None:
-        self.packing, self.target = packing, target
-        self.dot = None if target.summed else intrin.word_dot(target, packing.layout.lanes)
+        self.packing, self.summed = packing, target.summed > 0
         lanes, outputs = packing.layout.lanes, packing.outputs
         held = (packing.blocks(shape.out_channels), outputs, lanes)
         taps = (shape.planes.kernel * shape.kernel[0], shape.kernel[1])
@@ -123,10 +116,8 @@ class _Kernel(UnstagedKernel):
                     sums[i] = self._accumulated(sums[i], word, [block, row, tap, number, j])
 
     def _accumulated(self, acc, word, at: list):
-        lanes = self.lanes
-        if self.dot is not None:
-            weight = self.weight.vload([*at, 0, 0], f"int8x{4 * lanes}")
-            return self.dot(acc, word, weight)
-        address = tirx.address_of(self.weight[(*at, 0, 0)])
+        lanes, address = self.lanes, tirx.address_of(self.weight[(*at, 0, 0)])
+        if not self.summed:
+            return intrin.dot_in_memory(acc, word, address, lanes)
         found = intrin.byte_products_in_memory(word, address, lanes)
         return intrin.accumulate_sums(acc, found, lanes)
