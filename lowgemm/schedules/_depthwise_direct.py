@@ -83,17 +83,20 @@ class _Kernel(UnstagedKernel):
             self._sums(load, source, block, range(first, first + each))
             for first in range(0, 4, each)
         ]
-        columns = [(block, j, 0, T.ramp(0, 1, self.lanes)) for j in range(4)]
+        columns = self._columns(block, range(4))
         for pixel in range(self.pixels):
             four = [part[each * pixel + j] for part in sums for j in range(each)]
             self.put(self.narrowed(four, columns), at, x + pixel, channel)
+
+    def _columns(self, block, vectors: range) -> list:
+        return [(block, j, 0, T.ramp(0, 1, self.lanes)) for j in vectors]
 
     def _sums(self, load: Callable, source, block, vectors: range) -> Registers:
         """Emit the sums of each pixel in some of a block's four vectors."""
         if vectors.start > 0:
             # LLVM would else take what it loaded for the vectors before, from where it had to put it.
             source = T.bind(source + (intrin.opaque(self.pad[0]) - self.pad[0]))
-        sums = self.zeroed_sums(self.pixels * len(vectors))
+        sums = self.begun_sums(self._columns(block, vectors))
         if self.planes == 1:
             self._plane(load, source, sums, block, vectors, 0)
         else:

@@ -74,7 +74,8 @@ class _Kernel(UnstagedKernel):
     def block_tile(self, load: Callable, source, block, at: list, x) -> None:
         shape, outputs, lanes = self.shape, self.packing.outputs, self.lanes
         channel = self.first(block)
-        sums = self.zeroed_sums(self.pixels * outputs)
+        columns = [(block, j, T.ramp(0, 1, lanes)) for j in range(outputs)]
+        sums = self.begun_sums(columns)
         rows = self.planes * shape.kernel[0]
         with T.serial(0, rows) as row:
             plane, own = (
@@ -90,8 +91,8 @@ class _Kernel(UnstagedKernel):
             values = []
             for quad in range(self.packing.quads):
                 four = range(4 * quad, 4 * quad + 4)
-                columns = [(block, j, T.ramp(0, 1, lanes)) for j in four]
-                narrow = self.narrowed([sums[pixel * outputs + j] for j in four], columns)
+                found = [sums[pixel * outputs + j] for j in four]
+                narrow = self.narrowed(found, [columns[j] for j in four])
                 values.append(intrin.transpose_words(narrow))
             if self.packing.quads == 2:
                 values = intrin.scatter_words(*values)

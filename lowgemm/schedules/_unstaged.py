@@ -71,7 +71,7 @@ class UnstagedKernel(ABC):
         self.pad = declare((1,), "int32", name="pad")
         out_deep = (shape.planes.out,) if solid else ()
         out = (shape.batch, *out_deep, shape.out_height, shape.out_width, shape.out_channels)
-        self.stage = OutputStage(output, held, (), out, packs=True, declare=declare)
+        self.stage = OutputStage(output, held, (), out, packs=True, begun=True, declare=declare)
         self.dst = declare(out, output.dtype, name="dst")
         self.extents = out[:-2]
 
@@ -251,11 +251,12 @@ class UnstagedKernel(ABC):
         """The first channel of a block."""
         return self.order.first(block, self.shape.out_channels, tirx.min)
 
-    def zeroed_sums(self, count: int) -> Registers:
-        """So many vectors of sums."""
-        sums = Registers(count, self.lanes, "int32")
-        for i in range(count):
-            sums[i] = tirx.Broadcast(tirx.const(0, "int32"), self.lanes)
+    def begun_sums(self, columns: list) -> Registers:
+        """The sums of a tile's pixels of some vectors, the output stage's `columns`, before anything is added."""
+        sums = Registers(self.pixels * len(columns), self.lanes, "int32")
+        for pixel in range(self.pixels):
+            for i, column in enumerate(columns, pixel * len(columns)):
+                sums[i] = self.stage.offset(column)
         return sums
 
     def narrowed(self, sums: list, columns: list):

@@ -30,9 +30,6 @@ _MOST_UNUSED = 1.65
 _NEAR_FILTERS = 16 * 1024
 MOST_PIXELS = 8
 _FEWEST_LANES = 8
-# Channels that vectors of 512 bits compute for each that those of 256 do, beyond which these take less time (of 144
-# channels as much, of 96 0.94 of it; of 64, where both compute as many, 1.2; Zen 4).
-_MOST_WIDE = 1.2
 
 
 @dataclass(frozen=True)
@@ -185,15 +182,8 @@ def _share_inside(shape: ConvShape, pixels: int) -> float:
 
 
 def _lanes(shape: ConvShape, target: CpuTarget) -> int:
-    """Of a vector of sums: of 256 bits where there are no more channels, or 512 would compute many for nothing."""
-
-    def computed(lanes: int) -> int:
-        return -(-shape.out_channels // (4 * lanes)) * 4 * lanes
-
-    wide = target.lanes
-    if shape.out_channels < 4 * wide:
-        return _FEWEST_LANES
-    return _FEWEST_LANES if computed(wide) > _MOST_WIDE * computed(_FEWEST_LANES) else wide
+    """Of a vector of sums: those of 256 bits where channels do not fill 512."""
+    return target.lanes if shape.out_channels >= 4 * target.lanes else _FEWEST_LANES
 
 
 def direct_depthwise_packing(

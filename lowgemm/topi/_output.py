@@ -88,8 +88,9 @@ class OutputStage:
         other, the residual, `shape`, and, if the output is 8-bit, add float32 (5,); swish float32 (5,) if hard_swish;
         table (256,) if table.
     `found` says that the row's scale and zero point are computed in the function itself. `packs` says that vectors
-    become bytes by packing instructions, which saturate. `declare` makes placeholders, or buffers for functions that
-    are no tensor expressions: then accumulators and columns may be vectors, if codes are packed and nothing is added.
+    become bytes by packing instructions, which saturate, and `begun` that accumulators begin with the offset. `declare`
+    makes placeholders, or buffers for functions that are no tensor expressions: then accumulators and columns may be
+    vectors, if codes are packed and nothing is added.
     """
 
     def __init__(
@@ -100,11 +101,12 @@ class OutputStage:
         shape,
         found: bool = False,
         packs: bool = False,
+        begun: bool = False,
         declare: Callable[..., Any] = te.placeholder,
     ) -> None:
         columns = columns if isinstance(columns, tuple) else (columns,)
         self.form = form
-        self._declare = declare
+        self._declare, self._begun = declare, begun
         self._packs = packs and form.eight_bit and form.rounding == "rne" and not form.table
         # Whether the codes' own bounds and zero point are those that packing has.
         self._ends = not (form.bounds or form.residual)
@@ -169,6 +171,10 @@ class OutputStage:
         real, zero, _, high = self._steps(total, column, scale, ())
         return _epilogue.capped(real, zero, high, self.form.dtype)
 
+    def offset(self, column):
+        """What accumulators of `column` begin with, if that is not zero."""
+        return self._named["offset"][column]
+
     @property
     def floor(self):
         """The least code, None if it is that of the type."""
@@ -199,7 +205,7 @@ class OutputStage:
         form, named = self.form, self._named
         # Only in 64 bits does LLVM see what overflows: elsewhere nothing is derived from sums that it believes not to.
         plus = wrapping_sum if form.rounding == "fixed_point" else _plus
-        total = plus(acc, named["offset"][column])
+        total = acc if self._begun else plus(acc, named["offset"][column])
         if form.weight_zero:
             total = plus(total, -row_sum(*row) * named["weight_zero"][column])
         zeros: Any
