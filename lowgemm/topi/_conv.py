@@ -9,7 +9,7 @@ from lowgemm.packing import FLAT, ConvPacking, ConvShape
 from lowgemm.topi._blocks import block, out_images
 from lowgemm.topi._output import OutputForm, OutputStage
 from lowgemm.topi._padded import joined_input, padded_input
-from lowgemm.topi._product import accumulated, stored, word_places
+from lowgemm.topi._product import accumulated, begun, stored, word_places
 
 # Of the output.
 _AXES = "n z y x o"
@@ -112,14 +112,14 @@ def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.
         row_sum = _window_sums(shape, packing, source, extents[:-1], source_row, (stride_w, dil_w))
     # Groups fill whole vectors (ConvPacking merges them until they do), so accumulator o is output channel o.
     out_shape = (*out_images(shape), *shape.grid, shape.out_channels)
-    stage = OutputStage(form.output, extents[-1], (), out_shape, packs=True)
+    stage = OutputStage(form.output, extents[-1], (), out_shape, packs=True, begun=True)
 
     def element(*at):
         o = at[-1]
         return stage.element(acc(*at), o, (*at[:-1], group_of(o)), at, row_sum)
 
     dst = stored(_AXES, out_shape, element, extents if holds_codes(shape, packing, form) else None)
-    return te.create_prim_func([*args, *stage.args, dst])
+    return begun(te.create_prim_func([*args, *stage.args, dst]))
 
 
 def _window_sums(shape, packing, source, pixels, source_row, columns) -> te.Tensor:
