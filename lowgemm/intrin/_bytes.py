@@ -166,7 +166,7 @@ def narrow_block(dtype: str, chunks: int) -> str:
 
 
 def narrow(codes: list, dtype: str):
-    """The function of `narrow_block` on vectors: what is no int16 is beyond all bytes, too."""
+    """The function of `narrow_block` on vectors: what is no int16 is beyond all bytes, too, on the same side."""
     lanes = codes[0].ty.dtype.lanes
     to_words, to_bytes = _packs(dtype, lanes)
     words = [_pack(to_words, codes[i], codes[i + 1], f"int16x{lanes * 2}") for i in (0, 2)]
@@ -218,10 +218,11 @@ def transpose_words(vector):
 
 
 def _packs(dtype: str, lanes: int) -> tuple[str, str]:
+    # Both read signed numbers: of unsigned words the second one would take the upper half for negative ones.
     kind = "us" if dtype == "uint8" else "ss"
     if lanes == 16:
-        return f"llvm.x86.avx512.pack{kind}dw.512", f"llvm.x86.avx512.pack{kind}wb.512"
-    return f"llvm.x86.avx2.pack{kind}dw", f"llvm.x86.avx2.pack{kind}wb"
+        return "llvm.x86.avx512.packssdw.512", f"llvm.x86.avx512.pack{kind}wb.512"
+    return "llvm.x86.avx2.packssdw", f"llvm.x86.avx2.pack{kind}wb"
 
 
 def _pack(instruction: str, a, b, dtype: str):
