@@ -156,6 +156,7 @@ def test_operators_transform_filters_late(level: str, fewer) -> None:
         assert (packed(x) == acc).all()
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize("level", isas())
 def test_operators_take_it_with_a_table_and_batches(level: str, fewer) -> None:
     rng = np.random.default_rng(0)
