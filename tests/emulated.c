@@ -360,6 +360,27 @@ static int end_gather(uint64_t pc, uint64_t sp, uint64_t flags) {
   return 1;
 }
 
+/* ---- the C library's copies ----
+ *
+ * It has chosen them for this CPU, so they may begin with a vector that the emulated one does not have. Nothing has
+ * changed then since they were called: they are carried out here instead.
+ */
+
+enum { COPY_SPAN = 2048 };
+
+static int copy_here(uint64_t pc, uint64_t sp, uint64_t flags) {
+  uint64_t from_move = pc - (uint64_t)dlsym(RTLD_DEFAULT, "memmove"), from_set = pc - (uint64_t)dlsym(RTLD_DEFAULT, "memset");
+  if (from_move >= COPY_SPAN && from_set >= COPY_SPAN) return 0;
+  void *to = (void *)get(RDI);
+  if (from_move < from_set)
+    memmove(to, (const void *)get(RSI), get(RDX));
+  else
+    memset(to, (int)get(RSI), get(RDX));
+  cpu_set_reg64(0, RAX, (uint64_t)to);
+  go_on(*(const uint64_t *)sp, sp + 8, flags);
+  return 1;
+}
+
 static int exception(int vector) {
   const uint64_t *frame = (const uint64_t *)get(RSP);
   if (vector == 8 || (vector >= 10 && vector <= 14) || vector == 17) frame++; /* behind an error code */
@@ -376,7 +397,7 @@ static int exception(int vector) {
   }
   const uint8_t *code = (const uint8_t *)pc;
   if (vector == UNDEFINED) {
-    if (end_gather(pc, sp, flags) || begin_gather(code, sp, flags)) return 0;
+    if (end_gather(pc, sp, flags) || begin_gather(code, sp, flags) || copy_here(pc, sp, flags)) return 0;
     const uint8_t *next = elsewhere(code, sp);
     if (next) {
       go_on((uint64_t)next, sp, flags);
