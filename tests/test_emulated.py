@@ -85,6 +85,23 @@ def test_what_cannot_be_is_told(assemble) -> None:
     assert call_system("avx2", 39) > 1  # getpid
 
 
+@pytest.mark.parametrize("size", [0, 1, 3, 17, 40, 100, 1000, 5000, 100_000])
+def test_copies_of_the_c_library_run_whatever_vectors_it_chose(size: int) -> None:
+    """It chooses for this CPU, and the emulated one may lack AVX-512."""
+    library, call = ctypes.CDLL(None), emulated.emulator().call
+    move, fill = (
+        ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0
+        for name in ("memmove", "memset")
+    )
+    source = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    target = np.zeros(size + 2, np.uint8)
+    to = target.ctypes.data + 1
+    assert call("avx2", move, to, source.ctypes.data, size) == to
+    assert (target[1:-1] == source).all() and not target[[0, -1]].any()
+    assert call("avx2", fill, to, 7, size) == to
+    assert (target[1:-1] == 7).all() and not target[[0, -1]].any()
+
+
 def test_memory_comes_from_the_same_heap() -> None:
     """Also where the emulated allocator asks the system for more."""
     libc = ctypes.CDLL(None)
