@@ -390,7 +390,7 @@ def test_any_convolution(isa: str, pool: int, data: st.DataObject) -> None:
 
 
 @pytest.mark.emulated
-@pytest.mark.parametrize("isa", isas("avx2", "avx512"))
+@pytest.mark.parametrize("isa", isas())
 @pytest.mark.parametrize("pool", range(POOLS))
 @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None)
 @given(data=st.data())

@@ -381,7 +381,7 @@ def test_tiles_are_configured_around_them_and_nobody_asks_for_permission(name: s
 def test_sums_leave_tiles_for_whole_vectors() -> None:
     """The output stage is that of the other levels with 512 bits."""
     text = "\n".join(assembly(scheduled(128, 64)["rows32"]))
-    assert "vcvtdq2ps" in text and re.search(r"vpmovdb\s+%zmm", text)
+    assert "vcvtdq2ps" in text and re.search(r"vpmovusdb\s+%zmm", text)
     assert "vpdpbusd" not in text
 
 
