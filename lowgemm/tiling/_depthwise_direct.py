@@ -29,6 +29,7 @@ _MOST_UNUSED = 1.65
 # Half of the first cache.
 _NEAR_FILTERS = 16 * 1024
 MOST_PIXELS = 8
+# Sums of a vector of 256 bits.
 _FEWEST_LANES = 8
 
 
@@ -132,7 +133,7 @@ def check_direct_depthwise_config(
 
 
 def direct_depthwise_takes(shape: ConvShape, target: CpuTarget) -> bool:
-    """Whether the kernel computes `shape`: one output for each input and as many channels as a vector has bytes."""
+    """Whether the kernel computes `shape`: one output for each input, and as many channels as 256 bits have bytes."""
     return (
         shape.groups == shape.in_channels == shape.out_channels >= 4 * _FEWEST_LANES
         and shape.dilations == (1, 1)
