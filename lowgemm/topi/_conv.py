@@ -13,6 +13,9 @@ from lowgemm.topi._product import accumulated, begun, stored, word_places
 
 # Of the output.
 _AXES = "n z y x o"
+# Products of an output up to which sums begin with the offset. Behind more an addition is nothing, and LLVM spills sums
+# that begin with what several have in common, where they are summed up in a loop (7x7, 3 channels).
+_SHORT = 64
 
 
 @dataclass(frozen=True)
@@ -112,14 +115,16 @@ def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.
         row_sum = _window_sums(shape, packing, source, extents[:-1], source_row, (stride_w, dil_w))
     # Groups fill whole vectors (ConvPacking merges them until they do), so accumulator o is output channel o.
     out_shape = (*out_images(shape), *shape.grid, shape.out_channels)
-    stage = OutputStage(form.output, extents[-1], (), out_shape, packs=True, begun=True)
+    short = packing.tap_rows * packing.tap_cols * packing.padded_run <= _SHORT
+    stage = OutputStage(form.output, extents[-1], (), out_shape, packs=True, begun=short)
 
     def element(*at):
         o = at[-1]
         return stage.element(acc(*at), o, (*at[:-1], group_of(o)), at, row_sum)
 
     dst = stored(_AXES, out_shape, element, extents if holds_codes(shape, packing, form) else None)
-    return begun(te.create_prim_func([*args, *stage.args, dst]))
+    func = te.create_prim_func([*args, *stage.args, dst])
+    return begun(func) if short else func
 
 
 def _window_sums(shape, packing, source, pixels, source_row, columns) -> te.Tensor:
