@@ -37,4 +37,4 @@ def test_codes_far_beyond_their_type_are_its_ends(level: str, layer: str, dtype:
     node = conv.node("layer", w, bias, scale, x_params, out, low=low, high=high)
     graph = kernels.graph_of([node], {"layer/x": x}, {"layer/y": (sums.shape, dtype)})
     got = kernels.run(graph, level, {"layer/x": x}, 1)["layer/y"]
-    assert (got == requantize(sums, np.float32(1), 0, dtype, lower=low, upper=high)).all()
+    assert (got == requantize(sums, 1.0, 0, dtype, lower=low, upper=high)).all()
