@@ -169,13 +169,13 @@ def byte_products_in_memory(a, b, lanes: int) -> Any:
 def dot_in_memory(acc, a, b, lanes: int) -> Any:
     """vpdpbusd: `acc` plus each lane's four bytes of `a` by those at the address `b`, inside of what is marked with
     `dot_in_memory_code`; it is an operand of each, as in `byte_products_in_memory`."""
-    return T.call_extern(f"int32x{lanes}", f"lowgemm_dot_{lanes}", acc, a, b)
+    return T.call_extern(f"int32x{lanes}", _dot_in_memory(lanes), acc, a, b)
 
 
 def dot_in_memory_code(lanes: int) -> str:
     """The function of `dot_in_memory` in LLVM's language, for the pragma "pragma_import_llvm"."""
     instruction = f"llvm.x86.avx512.vpdpbusd.{lanes * 32}"
-    names = {"name": f"lowgemm_dot_{lanes}", "instruction": instruction}
+    names = {"name": _dot_in_memory(lanes), "instruction": instruction}
     return _DOT_IN_MEMORY.format(**names, lanes=lanes, bytes=4 * lanes)
 
 
@@ -232,6 +232,10 @@ def _multiply(lanes: int) -> str:
 
 def _in_memory(lanes: int) -> str:
     return f"lowgemm_byte_products_{lanes}"
+
+
+def _dot_in_memory(lanes: int) -> str:
+    return f"lowgemm_dot_{lanes}"
 
 
 def _repeat(lanes: int) -> str:

@@ -147,7 +147,7 @@ def store_tile(sch: s_tir.Schedule, sums, at, tile: tuple, channels: int, held: 
     """Compute the block `sums` at the loop `at`, and store what becomes of it from inside.
 
     `tile` are the loops of `dst` inside `at`: row, column, vector and lane. `held` says that codes have a block of
-    their own, `codes`, of whole vectors: several vectors become codes at once.
+    their own, `codes`, of whole vectors. Several of these become codes at once.
     """
     y, x, vector, lane = tile
     lanes = extent(sch, lane)

@@ -164,9 +164,8 @@ def winograd_packing(
     shape: ConvShape, target: CpuTarget, size: int, late: bool = False
 ) -> WinogradPacking:
     """The layout of the weight, transformed or to be transformed `late`."""
-    return WinogradPacking.of(
-        shape, dot_layout(target.wide, conv_lanes(shape, target.wide)), size, late
-    )
+    wide = target.wide
+    return WinogradPacking.of(shape, dot_layout(wide, conv_lanes(shape, wide)), size, late)
 
 
 def default_winograd_config(
