@@ -1,13 +1,15 @@
-"""Kernels that are linked with the thread pool tell it how many iterations their parallel loops have."""
+"""What kernels are compiled to: what parallel loops tell the thread pool, and where the stack begins."""
 
 import ctypes
 from typing import Any
 
 import numpy as np
 import pytest
+import tvm
 from tvm.script import tirx as T
 
-from lowgemm import targets
+from lowgemm import codegen, targets
+from lowgemm.artifact.objects import emit_object
 from lowgemm.ops import _library
 from lowgemm.ops._call import Call
 
@@ -51,3 +53,30 @@ def test_parallel_loops_are_announced() -> None:
     arrays = [np.zeros(10, np.int32), np.zeros(300, np.int32)]
     Call(library, "main", arrays, work=10**9)()
     assert told == [("announce", 10), ("launch", 0), ("announce", 300), ("launch", 0)]
+
+
+# and $-64, %rsp
+_ALIGN = bytes.fromhex("4883e4c0")
+
+
+@T.prim_func(s_tir=True)
+def tiles(a: T.Buffer((4, 64), "int32"), b: T.Buffer((4, 64), "int32")):
+    for i in T.parallel(4):
+        with T.sblock("row"):
+            row = T.axis.spatial(4, i)
+            tile = T.sblock_alloc_buffer((4, 16), "int32")
+            for j in range(4):
+                for k in T.vectorized(16):
+                    tile[j, k] = a[row, j * 16 + k] + 1
+            for j in range(4):
+                for k in T.vectorized(16):
+                    b[row, j * 16 + k] = tile[3 - j, k]
+
+
+@pytest.mark.isa("avx2")
+@pytest.mark.parametrize(("kernel", "aligned"), [(tiles, True), (two_loops, False)])
+def test_tiles_are_spilled_to_an_aligned_stack(kernel: tvm.tirx.PrimFunc, aligned: bool) -> None:
+    target = codegen.llvm_target(targets.host())
+    func = kernel.with_attr("global_symbol", "main")
+    code = emit_object(tvm.IRModule({"main": func}), target)
+    assert (_ALIGN in code) == aligned
