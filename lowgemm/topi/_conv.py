@@ -13,8 +13,8 @@ from lowgemm.topi._product import accumulated, begun, stored, word_places
 
 # Of the output.
 _AXES = "n z y x o"
-# Products of an output up to which sums begin with the offset. Behind more an addition is nothing, and LLVM spills sums
-# that begin with what several have in common, where they are summed up in a loop (7x7, 3 channels).
+# Products of an output of several taps up to which sums begin with the offset. Behind more an addition is nothing, and
+# LLVM spills sums that begin with what several have in common, where loops over taps sum them up (7x7, 3 channels).
 _SHORT = 64
 
 
@@ -115,7 +115,8 @@ def qconv2d(shape: ConvShape, packing: ConvPacking, form: ConvForm) -> tvm.tirx.
         row_sum = _window_sums(shape, packing, source, extents[:-1], source_row, (stride_w, dil_w))
     # Groups fill whole vectors (ConvPacking merges them until they do), so accumulator o is output channel o.
     out_shape = (*out_images(shape), *shape.grid, shape.out_channels)
-    short = packing.tap_rows * packing.tap_cols * packing.padded_run <= _SHORT
+    taps = packing.tap_rows * packing.tap_cols
+    short = taps == 1 or taps * packing.padded_run <= _SHORT
     stage = OutputStage(form.output, extents[-1], (), out_shape, packs=True, begun=short)
 
     def element(*at):
