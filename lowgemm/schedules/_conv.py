@@ -15,10 +15,10 @@ from lowgemm import intrin
 from lowgemm.packing import ConvPacking, ConvShape
 from lowgemm.schedules import _steps
 from lowgemm.schedules._paired import sum_pairs
-from lowgemm.schedules._prefetch import prefetch_weights
+from lowgemm.schedules._prefetch import prefetch_rows, prefetch_weights
 from lowgemm.targets import CpuTarget
 from lowgemm.tiling import FEW_PIXELS as FEW_PIXELS
-from lowgemm.tiling import SERIAL_MACS, ConvConfig, check_conv_config
+from lowgemm.tiling import SERIAL_MACS, ConvConfig, check_conv_config, fetches_rows
 from lowgemm.tiling import default_conv_config as default_conv_config
 from lowgemm.tiling import needs_stage as needs_stage
 from lowgemm.topi import ConvForm, holds_codes
@@ -88,6 +88,10 @@ def schedule_qconv2d(
     if form.paired:
         return sum_pairs(sch, acc, sums, dot, target.registers, loops, form.paired, fetch)
     _steps.sum_in_registers(sch, acc, sums, dot)
+    if fetches_rows(shape, packing, config, form.staged):
+        data = shape.batch * shape.height * shape.width * shape.in_channels
+        around = {"block": block, "panel": po, "column": xo}
+        return prefetch_rows(sch, sums, around, data // _steps.extent(sch, block))
     if not fetch:
         return sch.mod["main"]
     return prefetch_weights(sch, sums, dot, config.vectors, loops)

@@ -31,15 +31,13 @@ def prefetch_weights(
 
     A panel (`vectors` weight vectors a step) is read from memory for the first tile, and for all others from the second
     cache. Left alone, memory is busy during the first tile only, and holds it up: on weights of 2 MB and 7 tiles that
-    costs a fifth. Stretches of steps are fetched, of each every `apart`-th if that divides it. One prefetch in each
-    step would do as well, but LLVM does not keep accumulators in registers across it.
+    costs a fifth. Stretches of steps are fetched, of each every `apart`-th if that divides it.
 
     `loops` say what the loops around `sums` count: "panel", "row", "column" if a row has several tiles, "block" if
     panels are counted in blocks, and "tap_row" and "tap_column" if those are no loops of `sums`.
     """
-    stretch = _steps.largest_divisor(_steps.extent(sch, sums.steps), 64)
+    step, stretch = _stretches(sch, sums)
     steps = stretch * _steps.extent(sch, sums.unrolled[0]) * dot.summed
-    step, _ = sch.split(sums.steps, [None, stretch])
     taps = dict(zip(("tap_row", "tap_column"), sums.taps, strict=False))
     mark_loops(sch, {**loops, **taps, "step": step})
     func = sch.mod["main"]
@@ -51,6 +49,49 @@ def prefetch_weights(
         return with_loop_body(step, tirx.SeqStmt([lines, step.body]))
 
     return replace_steps(func, fetching)
+
+
+def prefetch_rows(
+    sch: s_tir.Schedule, sums: Sums, loops: dict[str, Any], size: int
+) -> tvm.tirx.PrimFunc:
+    """The function that also fetches the next block's part of the argument `data`, `size` bytes that follow those of
+    this block, a little in every tile.
+
+    A tile reads as many rows in turns as it has pixels, a word of each. Processors that guess what is read next do not
+    see that these follow each other, and wait for the third cache, or for memory, at every line.
+
+    `loops` say what the loops around `sums` count: "block", "panel" and "column".
+    """
+    step, _ = _stretches(sch, sums)
+    mark_loops(sch, {**loops, "step": step})
+    func = sch.mod["main"]
+    data = argument(func, "data")
+
+    def fetching(inside: dict) -> tirx.For:
+        step = inside["step"]
+        number, count = tirx.const(0, "int32"), 1
+        for loop in (inside["panel"], inside["column"], step):
+            number = number * int(loop.extent) + loop.loop_var
+            count *= int(loop.extent)
+        share = -(-size // (_LINE * count))
+        line = tirx.Var("line", "int32")
+        begin = (inside["block"].loop_var + 1) * size
+        at = [*[0] * (len(data.shape) - 1), begin + (number * share + line) * _LINE]
+        fetch = tirx.Evaluate(prefetch(data, at, READING))
+        lines = tirx.For(line, 0, share, tirx.ForKind.SERIAL, fetch)
+        return with_loop_body(step, tirx.SeqStmt([lines, step.body]))
+
+    return replace_steps(func, fetching)
+
+
+def _stretches(sch: s_tir.Schedule, sums: Sums) -> tuple[Any, int]:
+    """The loop over stretches of up to 64 steps of `sums`, and how many steps each has.
+
+    One prefetch in each step would do as well, but LLVM does not keep accumulators in registers across it.
+    """
+    stretch = _steps.largest_divisor(_steps.extent(sch, sums.steps), 64)
+    step, _ = sch.split(sums.steps, [None, stretch])
+    return step, stretch
 
 
 def prefetch_filters(sch: s_tir.Schedule, loops: dict[str, Any]) -> tvm.tirx.PrimFunc:

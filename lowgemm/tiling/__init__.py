@@ -14,6 +14,7 @@ from lowgemm.tiling._conv import block_tiles as block_tiles
 from lowgemm.tiling._conv import check_conv_config as check_conv_config
 from lowgemm.tiling._conv import conv_lanes as conv_lanes
 from lowgemm.tiling._conv import default_conv_config as default_conv_config
+from lowgemm.tiling._conv import fetches_rows as fetches_rows
 from lowgemm.tiling._conv import needs_stage as needs_stage
 from lowgemm.tiling._conv import row_image as row_image
 from lowgemm.tiling._depthwise import DepthwiseConfig as DepthwiseConfig

@@ -15,6 +15,11 @@ SERIAL_MACS = 200_000
 _NEAR_WEIGHTS = 128 * 1024
 _NEAR_PIXELS = 128 * 1024
 
+# Bytes of pixels from which on they are not in the second cache, and of one pixel from which on processors do not see
+# that those of a tile, which are read in turns, follow each other. Below, prefetches cost up to a sixth.
+_FAR_PIXELS = 2_000_000
+_FAR_APART = 256
+
 # What the copy that a tile needs takes more, for one vector of outputs: a fifth for three (56x56 144 -> 24, avx2).
 _STAGING = 0.6
 
@@ -73,6 +78,13 @@ def needs_stage(shape: ConvShape, packing: ConvPacking, in_dtype: str, config: C
         or shape.grid[0] % config.rows != 0
         or shape.grid[1] % config.columns != 0
     )
+
+
+def fetches_rows(shape: ConvShape, packing: ConvPacking, config: ConvConfig, staged: bool) -> bool:
+    """Whether the kernel fetches the pixels of the block after the one that it computes."""
+    far = shape.batch * shape.height * shape.width * shape.in_channels >= _FAR_PIXELS
+    pointwise = packing.tap_rows * packing.tap_cols == 1 and shape.in_channels >= _FAR_APART
+    return far and pointwise and config.order == "rows" and not staged
 
 
 def default_conv_config(shape: ConvShape, target: CpuTarget, threads: int = 1) -> ConvConfig:

@@ -44,11 +44,14 @@ WIDE = Conv((1, 128, 26, 26), 64, (5, 5), pads=(2, 2, 2, 2))
 UNEVEN = Conv((1, 144, 14, 223), 24)
 # A layer that a network ends with, and one with the weights in another order.
 POINTWISE = Conv((1, 512, 7, 7), 512)
+# Of pixels that do not stay in the second cache.
+FAR_POINTWISE = Conv((1, 256, 112, 80), 32)
 GEMM = Conv((1, 512), 1024)
 LAYERS = {
     "conv-3x3": FEWER,
     "conv-5x5": CONV,
     "conv-1x1": POINTWISE,
+    "conv-1x1-far": FAR_POINTWISE,
     "gemm": GEMM,
     "depthwise-3x3": DEPTHWISE,
     "depthwise-3x3-stride-2": DIRECT,
@@ -206,6 +209,15 @@ def test_images_and_outputs_are_prefetched_where_they_are_far(level: str, writin
     for layer, fetched in (("depthwise-3x3-far", True), ("depthwise-3x3-stride-2", False)):
         found = {line.split()[0] for line in assembly(layer, level) if "prefetch" in line}
         assert found == ({writing, "prefetcht1"} if fetched else set()), layer
+
+
+@pytest.mark.parametrize(
+    "level", ["avx512_vnni", "avx_vnni"]
+)  # others copy pixels into words first
+@pytest.mark.parametrize(("layer", "fetched"), [("conv-1x1-far", True), ("conv-1x1-uneven", False)])
+def test_pixels_are_prefetched_where_they_are_far(layer: str, fetched: bool, level: str) -> None:
+    found = [line for line in assembly(layer, level) if line.startswith("prefetcht1")]
+    assert bool(found) == fetched
 
 
 @pytest.mark.parametrize("layer", ["conv-1x1", "gemm-pairs", "depthwise-3x3"])
