@@ -60,17 +60,19 @@ _ALIGN = bytes.fromhex("4883e4c0")
 
 
 @T.prim_func(s_tir=True)
-def tiles(a: T.Buffer((4, 64), "int32"), b: T.Buffer((4, 64), "int32")):
+def tiles(a: T.handle, b: T.handle):
+    first = T.match_buffer(a, (4, 64), "int32")
+    second = T.match_buffer(b, (4, 64), "int32")
     for i in T.parallel(4):
         with T.sblock("row"):
             row = T.axis.spatial(4, i)
             tile = T.sblock_alloc_buffer((4, 16), "int32")
             for j in range(4):
                 for k in T.vectorized(16):
-                    tile[j, k] = a[row, j * 16 + k] + 1
+                    tile[j, k] = first[row, j * 16 + k] + 1
             for j in range(4):
                 for k in T.vectorized(16):
-                    b[row, j * 16 + k] = tile[3 - j, k]
+                    second[row, j * 16 + k] = tile[3 - j, k]
 
 
 @pytest.mark.isa("avx2")
