@@ -120,6 +120,7 @@ def test_bags_stay_in_registers(name: str, level: str) -> None:
     ]
     scalar = r"v(addss|fmadd\d+ss|cvtsi2ss|cvtdq2ps\s.*%xmm)"
     assert not [line for line in body if re.match(scalar, line)]
-    spilled = r"vmov(ups|aps|dqu|dqa)\S*\s.*\(%r[sb]p"
+    # What is only written is the line that aligns the stack.
+    spilled = r"v\w+\s+-?\d*\(%r[sb]p"
     assert not [line for line in body if re.match(spilled, line)]
     assert any(line.startswith("prefetcht0") for line in body)
