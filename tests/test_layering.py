@@ -15,13 +15,14 @@ ROOT = "lowgemm"
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "graph": {"errors"},
+    "statements": set(),
     "quant": {"errors"},
     "targets": {"errors"},
     "packing": {"errors", "quant", "targets"},
     "packing_panels": {"errors", "quant", "targets"},
     "tiling": {"errors", "quant", "targets", "packing"},
     "intrin": {"errors", "quant", "targets", "packing", "topi"},
-    "topi": {"errors", "graph", "quant", "packing", "packing_panels"},
+    "topi": {"errors", "graph", "quant", "packing", "packing_panels", "statements"},
     "schedules": {
         "errors",
         "quant",
@@ -31,13 +32,14 @@ ALLOWED: dict[str, set[str]] = {
         "tiling",
         "intrin",
         "topi",
+        "statements",
     },
     "reference": {"errors", "graph", "quant"},
     # The reference also serves the compiler: constants are folded with it, and the tables of
     # elementwise chains are what it computes for all 256 inputs.
     "frontend": {"errors", "graph", "quant", "reference"},
     "passes": {"errors", "graph", "quant", "packing", "topi", "reference"},
-    "artifact": {"errors"},
+    "artifact": {"errors", "statements"},
     "runtime": {"errors"},
 }
 # From integer operators to kernels: everything above meets here.
@@ -64,6 +66,7 @@ OUTSIDE: dict[str, set[str]] = {
     "packing": {"numpy"},
     "packing_panels": {"numpy"},
     "tiling": set(),
+    "statements": {"tvm"},
     "reference": {"numpy"},
     "frontend": {"numpy", "onnx", "onnxruntime", "google"},
     "bench": {"numpy", "onnxruntime", "openvino"},

@@ -2,13 +2,14 @@
 
 import re
 import tempfile
-from collections.abc import Callable
 from math import prod
 from pathlib import Path
 
 import tvm
 from tvm import tirx
 from tvm_ffi.serialization import from_json_graph_str
+
+from lowgemm.statements import rewritten, with_loop_body
 
 # Loops that a schedule marks are split where a condition on their variable changes, so that the middle is free of it.
 _PASS_CONFIG = {
@@ -60,23 +61,6 @@ def _pipeline(*passes):
     return make
 
 
-def _rewritten(stmt: tirx.Stmt, rewrite: Callable[[tirx.Stmt], tirx.Stmt]) -> tirx.Stmt:
-    """`stmt` with what `rewrite` makes of each statement, innermost first."""
-    if isinstance(stmt, tirx.SeqStmt):
-        stmt = tirx.SeqStmt([_rewritten(each, rewrite) for each in stmt.seq])
-    elif isinstance(stmt, tirx.AttrStmt):
-        body = _rewritten(stmt.body, rewrite)
-        stmt = tirx.AttrStmt(stmt.node, stmt.attr_key, stmt.value, body)
-    elif isinstance(stmt, tirx.IfThenElse):
-        other = stmt.else_case and _rewritten(stmt.else_case, rewrite)
-        stmt = tirx.IfThenElse(stmt.condition, _rewritten(stmt.then_case, rewrite), other)
-    elif isinstance(stmt, tirx.For):
-        head = (stmt.loop_var, stmt.min, stmt.extent, stmt.kind)
-        body = _rewritten(stmt.body, rewrite)
-        stmt = tirx.For(*head, body, stmt.thread_binding, stmt.annotations)
-    return rewrite(stmt)
-
-
 @tirx.transform.prim_func_pass(opt_level=0)
 def _announce_parallel_loops(func: tirx.PrimFunc, _module, _context) -> tirx.PrimFunc:
     """parallel for i in n  ->  announce(n); parallel for i in n"""
@@ -87,7 +71,7 @@ def _announce_parallel_loops(func: tirx.PrimFunc, _module, _context) -> tirx.Pri
         call = tirx.call_extern("int32", "lg_announce", stmt.extent.astype("int64"))
         return tirx.SeqStmt([tirx.Evaluate(call), stmt])
 
-    return func.with_body(_rewritten(func.body, announced))
+    return func.with_body(rewritten(func.body, announced))
 
 
 @tirx.transform.prim_func_pass(opt_level=0)
@@ -106,7 +90,7 @@ def _keep_registers(func: tirx.PrimFunc, _module, _context) -> tirx.PrimFunc:
         tiles.append(stmt.buffer)
         return tirx.AllocBuffer(stmt.buffer, {**stmt.annotations, **_mark(_KEEP)})
 
-    body = _rewritten(func.body, kept)
+    body = rewritten(func.body, kept)
     return func.with_body(_align_spills(body) if tiles else body)
 
 
@@ -132,10 +116,9 @@ def _align_spills(body: tirx.Stmt) -> tirx.Stmt:
     def parallel(stmt: tirx.Stmt) -> tirx.Stmt:  # becomes a function of its own
         if not isinstance(stmt, tirx.For) or stmt.kind != tirx.ForKind.PARALLEL:
             return stmt
-        head = (stmt.loop_var, stmt.min, stmt.extent, stmt.kind)
-        return tirx.For(*head, aligned(stmt.body), stmt.thread_binding, stmt.annotations)
+        return with_loop_body(stmt, aligned(stmt.body))
 
-    return aligned(_rewritten(body, parallel))
+    return aligned(rewritten(body, parallel))
 
 
 def _fits_registers(buffer: tirx.Buffer) -> bool:

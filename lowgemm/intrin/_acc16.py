@@ -14,6 +14,7 @@ from tvm.s_tir import TensorIntrin
 from tvm.script import tirx as T
 
 from lowgemm.intrin import _script
+from lowgemm.intrin._llvm import intrinsic
 from lowgemm.topi import saturated_pair, saturated_sum
 
 
@@ -21,8 +22,7 @@ from lowgemm.topi import saturated_pair, saturated_sum
 def saturating_dot(lanes: int) -> str:
     """The name of the intrinsic that broadcasts two uint8 to `lanes` (16 or 32) outputs with two int8 weights each."""
     name = f"lowgemm_vpmaddubsw_vpaddsw_{lanes}"
-    bits = 16 * lanes
-    multiply = "llvm.x86.avx2.pmadd.ub.sw" if lanes == 16 else f"llvm.x86.avx512.pmaddubs.w.{bits}"
+    multiply = intrinsic("vpmaddubsw", lanes // 2)
     vector = f"int16x{lanes}"
 
     def call(instruction: str, a, b) -> Any:

@@ -31,6 +31,7 @@ from tvm.s_tir import TensorIntrin
 from tvm.script import tirx as T
 
 from lowgemm.intrin import _script
+from lowgemm.intrin._llvm import intrinsic
 from lowgemm.packing import word_element, word_type
 from lowgemm.targets import CpuTarget
 from lowgemm.topi import wrapping_sum
@@ -153,7 +154,7 @@ declare <{lanes} x i32> @{instruction}(<{lanes} x i32>, <{bytes} x i8>, <{bytes}
 
 def byte_products(a, b, lanes: int) -> Any:
     """vpmaddubsw: each lane's four bytes of `a` by those of `b`; sums of two products in 16 bits, saturated."""
-    instruction = T.llvm_lookup_intrinsic_id(_multiply(lanes))
+    instruction = T.llvm_lookup_intrinsic_id(intrinsic("vpmaddubsw", lanes))
     return T.call_llvm_pure_intrin(instruction, a, b, dtype=f"int16x{2 * lanes}")
 
 
@@ -174,8 +175,7 @@ def dot_in_memory(acc, a, b, lanes: int) -> Any:
 
 def dot_in_memory_code(lanes: int) -> str:
     """The function of `dot_in_memory` in LLVM's language, for the pragma "pragma_import_llvm"."""
-    instruction = f"llvm.x86.avx512.vpdpbusd.{lanes * 32}"
-    names = {"name": _dot_in_memory(lanes), "instruction": instruction}
+    names = {"name": _dot_in_memory(lanes), "instruction": intrinsic("vpdpbusd", lanes)}
     return _DOT_IN_MEMORY.format(**names, lanes=lanes, bytes=4 * lanes)
 
 
@@ -193,7 +193,7 @@ def in_memory_code(lanes: int) -> str:
     """The functions of `byte_products_in_memory` and `repeated_from_memory` in LLVM's language, for the pragma
     "pragma_import_llvm"."""
     sizes = {"lanes": lanes, "words": 2 * lanes, "bytes": 4 * lanes}
-    names = {"name": _in_memory(lanes), "repeat": _repeat(lanes), "instruction": _multiply(lanes)}
+    names = {"name": _in_memory(lanes), "repeat": _repeat(lanes), "instruction": intrinsic("vpmaddubsw", lanes)}
     return _IN_MEMORY.format(**names, **sizes)
 
 
@@ -203,7 +203,7 @@ def accumulate_sums(acc, sums, lanes: int) -> Any:
     LLVM is not told that it is a sum. The terms of a short one, whose loop it unrolls, it would add up in an order of
     its own, with partial sums for which there are no registers.
     """
-    add = "llvm.x86.avx512.pmaddw.d.512" if lanes == 16 else "llvm.x86.avx2.pmadd.wd"
+    add = intrinsic("vpmaddwd", lanes)
     ones = T.broadcast(T.int16(1), 2 * lanes)
     widened: Any = T.call_llvm_pure_intrin(
         T.llvm_lookup_intrinsic_id(add), sums, ones, dtype=f"int32x{lanes}"
@@ -224,10 +224,6 @@ def repeated(word, lanes: int) -> Any:
     """Four bytes `word` in each lane."""
     whole = T.broadcast(T.reinterpret(word, dtype="int32"), lanes)
     return T.reinterpret(whole, dtype=f"uint8x{4 * lanes}")
-
-
-def _multiply(lanes: int) -> str:
-    return "llvm.x86.avx512.pmaddubs.w.512" if lanes == 16 else "llvm.x86.avx2.pmadd.ub.sw"
 
 
 def _in_memory(lanes: int) -> str:
@@ -351,7 +347,7 @@ def _accumulate(dot: Dot, instruction: str) -> Callable[..., Any]:
         )
 
     if instruction == "vpmaddwd":
-        product = "llvm.x86.avx2.pmadd.wd" if lanes == 8 else "llvm.x86.avx512.pmaddw.d.512"
+        product = intrinsic("vpmaddwd", lanes)
 
         def accumulate(acc, a, b) -> Any:
             return wrapping_sum(acc, call(product, T.cast(a, wide), T.cast(b, wide)))
@@ -359,7 +355,7 @@ def _accumulate(dot: Dot, instruction: str) -> Callable[..., Any]:
         return accumulate
 
     # LLVM 22 declares both operands as vectors of bytes or of 16-bit words, not of 32-bit ones.
-    name = f"llvm.x86.avx512.{instruction}.{lanes * 32}"
+    name = intrinsic(instruction, lanes)
     if instruction == "vpdpbusd":
         return lambda acc, a, b: call(name, acc, a, b)
     return lambda acc, a, b: call(name, acc, T.cast(a, wide), T.cast(b, wide))

@@ -5,6 +5,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
+from lowgemm.intrin._llvm import intrinsic
 from lowgemm.targets import CpuTarget
 
 
@@ -16,10 +17,10 @@ def word_dot(target: CpuTarget, lanes: int) -> Callable[[Any, Any, Any], Any]:
     """
     vector = f"int32x{lanes}"
     if target.dot_depth == 4:
-        name, kinds = f"llvm.x86.avx512.vpdpbusd.{lanes * 32}", ("uint8", "int8")
+        instruction, kinds = "vpdpbusd", ("uint8", "int8")
     else:
-        name = "llvm.x86.avx2.pmadd.wd" if lanes == 8 else "llvm.x86.avx512.pmaddw.d.512"
-        kinds = ("int16", "int16")
+        instruction, kinds = "vpmaddwd", ("int16", "int16")
+    name = intrinsic(instruction, lanes)
     count = lanes * target.dot_depth
 
     def dot(acc, a, b) -> Any:

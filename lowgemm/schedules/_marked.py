@@ -6,6 +6,8 @@ from typing import Any
 import tvm
 from tvm import s_tir, tirx
 
+from lowgemm.statements import with_body, with_loop_body
+
 _MARK = "lowgemm_role"
 
 
@@ -19,24 +21,6 @@ def replace_steps(func: tvm.tirx.PrimFunc, replace: Callable) -> tvm.tirx.PrimFu
     """`func` with what `replace` makes of the loop in the role "step": of the marked loops around it and of itself, by
     their roles."""
     return func.with_body(_rewrite(func.body, {}, replace))
-
-
-def argument(func: tvm.tirx.PrimFunc, name: str) -> tirx.Buffer:
-    """The argument `name`."""
-    (found,) = (param for param in func.params if param.name == name)
-    return found
-
-
-def with_body(block, body):
-    """The block `block` around `body`."""
-    fields = (block.iter_vars, block.reads, block.writes, block.name_hint, body, block.init)
-    return s_tir.SBlock(*fields, block.alloc_buffers, block.match_buffers, block.annotations)
-
-
-def with_loop_body(loop: tirx.For, body, annotations: dict | None = None) -> tirx.For:
-    """The loop `loop` around `body`, with other `annotations` if they are given."""
-    head = (loop.loop_var, loop.min, loop.extent, loop.kind, body, loop.thread_binding)
-    return tirx.For(*head, loop.annotations if annotations is None else annotations)
 
 
 def _rewrite(stmt, loops: dict, replace: Callable):

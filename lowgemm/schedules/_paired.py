@@ -19,15 +19,10 @@ from tvm import s_tir, sym, tirx
 from lowgemm import intrin
 from lowgemm.intrin import Dot
 from lowgemm.schedules import _steps
-from lowgemm.schedules._marked import (
-    argument,
-    mark_loops,
-    replace_steps,
-    with_body,
-    with_loop_body,
-)
+from lowgemm.schedules._marked import mark_loops, replace_steps
 from lowgemm.schedules._prefetch import prefetch_lines
 from lowgemm.schedules._steps import Sums
+from lowgemm.statements import argument, with_body, with_loop_body
 from lowgemm.tiling import held_weights
 
 

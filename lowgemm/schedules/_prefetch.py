@@ -9,8 +9,9 @@ from tvm.script.ir_builder import tirx as T
 
 from lowgemm.intrin import Dot
 from lowgemm.schedules import _steps
-from lowgemm.schedules._marked import argument, mark_loops, replace_steps, with_loop_body
+from lowgemm.schedules._marked import mark_loops, replace_steps
 from lowgemm.schedules._steps import Sums
+from lowgemm.statements import argument, with_loop_body
 
 # For reading, into the second cache (x86's prefetcht1): the first is full of what is used now. Data, not code.
 READING = (0, 2, 1)

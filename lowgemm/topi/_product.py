@@ -9,6 +9,7 @@ import tvm
 from tvm import s_tir, te, tirx
 
 from lowgemm.packing import ConvPacking
+from lowgemm.statements import argument, rewritten, with_body
 from lowgemm.topi._blocks import block
 
 
@@ -44,29 +45,18 @@ def accumulated(
 def begun(func: tvm.tirx.PrimFunc) -> tvm.tirx.PrimFunc:
     """`func` with sums `acc` that begin with the argument `offset` of their column, which tensor expressions cannot
     say."""
-    (offset,) = (param for param in func.params if param.name == "offset")
+    offset = argument(func, "offset")
 
-    def rewritten(stmt):
-        if isinstance(stmt, tirx.SeqStmt):
-            return tirx.SeqStmt([rewritten(each) for each in stmt.seq])
-        if isinstance(stmt, tirx.For):
-            return tirx.For(
-                *(stmt.loop_var, stmt.min, stmt.extent, stmt.kind, rewritten(stmt.body)),
-                *(stmt.thread_binding, stmt.annotations),
-            )
-        if not isinstance(stmt, s_tir.SBlockRealize):
+    def begins(stmt: tirx.Stmt) -> tirx.Stmt:
+        if not isinstance(stmt, s_tir.SBlockRealize) or stmt.block.name_hint != "acc":
             return stmt
-        block, body, init = stmt.block, stmt.block.body, stmt.block.init
-        if block.name_hint == "root":
-            body = rewritten(body)
-        if block.name_hint == "acc":
-            first = tirx.BufferLoad(offset, [init.indices[-1]])
-            init = tirx.BufferStore(init.buffer, first, init.indices)
-        fields = (block.iter_vars, block.reads, block.writes, block.name_hint, body, init)
-        changed = s_tir.SBlock(*fields, block.alloc_buffers, block.match_buffers, block.annotations)
-        return s_tir.SBlockRealize(stmt.iter_values, stmt.predicate, changed)
+        zeroed = stmt.block.init
+        first = tirx.BufferLoad(offset, [zeroed.indices[-1]])
+        init = tirx.BufferStore(zeroed.buffer, first, zeroed.indices)
+        block = with_body(stmt.block, stmt.block.body, init)
+        return s_tir.SBlockRealize(stmt.iter_values, stmt.predicate, block)
 
-    return func.with_body(rewritten(func.body))
+    return func.with_body(rewritten(func.body, begins))
 
 
 def stored(axes: str, shape: tuple, element: Callable, whole: tuple | None) -> te.Tensor:
