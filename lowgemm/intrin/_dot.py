@@ -193,7 +193,11 @@ def in_memory_code(lanes: int) -> str:
     """The functions of `byte_products_in_memory` and `repeated_from_memory` in LLVM's language, for the pragma
     "pragma_import_llvm"."""
     sizes = {"lanes": lanes, "words": 2 * lanes, "bytes": 4 * lanes}
-    names = {"name": _in_memory(lanes), "repeat": _repeat(lanes), "instruction": intrinsic("vpmaddubsw", lanes)}
+    names = {
+        "name": _in_memory(lanes),
+        "repeat": _repeat(lanes),
+        "instruction": intrinsic("vpmaddubsw", lanes),
+    }
     return _IN_MEMORY.format(**names, **sizes)
 
 
