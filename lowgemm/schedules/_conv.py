@@ -48,13 +48,15 @@ def schedule_qconv2d(
     yo, yi = sch.split(y, [None, config.rows])
     xo, xi = sch.split(x, [None, config.columns])
     po, pi, lane = sch.split(o, [None, config.vectors, lanes])
-    outer = [*images]
+    outer, tiles = [*images], {"panel": po, "column": xo}
     if config.order == "rows" and _steps.extent(sch, yo) > 1:
         yb, yt = sch.split(yo, [None, config.block])
         outer += [yb]
+        tiles |= {"row": yt}
         sch.reorder(*outer, po, yt, xo, yi, xi, pi, lane)
     elif config.order == "rows":
         xb, xo = sch.split(xo, [None, config.block])
+        tiles |= {"column": xo}
         outer += [yo, xb]
         sch.reorder(*outer, po, xo, yi, xi, pi, lane)
     else:
@@ -90,8 +92,7 @@ def schedule_qconv2d(
     _steps.sum_in_registers(sch, acc, sums, dot)
     if fetches_rows(shape, packing, config, form.staged):
         data = shape.batch * shape.height * shape.width * shape.in_channels
-        around = {"block": block, "panel": po, "column": xo}
-        return prefetch_rows(sch, sums, around, data // _steps.extent(sch, block))
+        return prefetch_rows(sch, sums, block, tiles, data // _steps.extent(sch, block))
     if not fetch:
         return sch.mod["main"]
     return prefetch_weights(sch, sums, dot, config.vectors, loops)

@@ -53,7 +53,7 @@ def prefetch_weights(
 
 
 def prefetch_rows(
-    sch: s_tir.Schedule, sums: Sums, loops: dict[str, Any], size: int
+    sch: s_tir.Schedule, sums: Sums, block, tiles: dict[str, Any], size: int
 ) -> tvm.tirx.PrimFunc:
     """The function that also fetches the next block's part of the argument `data`, `size` bytes that follow those of
     this block, a little in every tile.
@@ -61,17 +61,17 @@ def prefetch_rows(
     A tile reads as many rows in turns as it has pixels, a word of each. Processors that guess what is read next do not
     see that these follow each other, and wait for the third cache, or for memory, at every line.
 
-    `loops` say what the loops around `sums` count: "block", "panel" and "column".
+    `tiles` are the loops in `block` around `sums`, by names of any kind.
     """
     step, _ = _stretches(sch, sums)
-    mark_loops(sch, {**loops, "step": step})
+    mark_loops(sch, {"block": block, **tiles, "step": step})
     func = sch.mod["main"]
     data = argument(func, "data")
 
     def fetching(inside: dict) -> tirx.For:
         step = inside["step"]
         number, count = tirx.const(0, "int32"), 1
-        for loop in (inside["panel"], inside["column"], step):
+        for loop in (*(inside[name] for name in tiles), step):
             number = number * int(loop.extent) + loop.loop_var
             count *= int(loop.extent)
         share = -(-size // (_LINE * count))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lowgemm.packing import ConvPacking, ConvShape, dot_layout
+from lowgemm.packing import FLAT, ConvPacking, ConvShape, dot_layout
 from lowgemm.targets import CpuTarget
 from lowgemm.tiling._balance import balanced_divisor, parallel_loss
 from lowgemm.tiling._registers import paired_cost, tile_registers
@@ -83,8 +83,9 @@ def needs_stage(shape: ConvShape, packing: ConvPacking, in_dtype: str, config: C
 def fetches_rows(shape: ConvShape, packing: ConvPacking, config: ConvConfig, staged: bool) -> bool:
     """Whether the kernel fetches the pixels of the block after the one that it computes."""
     far = shape.batch * shape.height * shape.width * shape.in_channels >= _FAR_PIXELS
-    pointwise = packing.tap_rows * packing.tap_cols == 1 and shape.in_channels >= _FAR_APART
-    return far and pointwise and config.order == "rows" and not staged
+    pointwise = packing.tap_rows * packing.tap_cols == 1 and shape.planes == FLAT
+    apart = shape.in_channels >= _FAR_APART
+    return far and pointwise and apart and config.order == "rows" and not staged
 
 
 def default_conv_config(shape: ConvShape, target: CpuTarget, threads: int = 1) -> ConvConfig:
