@@ -32,6 +32,7 @@ _PACKAGE = Path(__file__).parent.parent
 # What decides the code of a kernel, beside its parameters.
 _SOURCES = (
     "ops",
+    "statements.py",
     "topi",
     "schedules",
     "intrin",
