@@ -91,8 +91,7 @@ def schedule_qconv2d(
         return sum_pairs(sch, acc, sums, dot, target.registers, loops, form.paired, fetch)
     _steps.sum_in_registers(sch, acc, sums, dot)
     if fetches_rows(shape, packing, config, form.staged):
-        data = shape.batch * shape.height * shape.width * shape.in_channels
-        return prefetch_rows(sch, sums, block, tiles, data // _steps.extent(sch, block))
+        return prefetch_rows(sch, sums, block, tiles)
     if not fetch:
         return sch.mod["main"]
     return prefetch_weights(sch, sums, dot, config.vectors, loops)

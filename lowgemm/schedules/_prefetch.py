@@ -1,6 +1,6 @@
 """Fetching what is used later: the next panel of weights, or the image and the outputs of later tiles."""
 
-from math import gcd
+from math import gcd, prod
 from typing import Any
 
 import tvm
@@ -53,10 +53,10 @@ def prefetch_weights(
 
 
 def prefetch_rows(
-    sch: s_tir.Schedule, sums: Sums, block, tiles: dict[str, Any], size: int
+    sch: s_tir.Schedule, sums: Sums, block, tiles: dict[str, Any]
 ) -> tvm.tirx.PrimFunc:
-    """The function that also fetches the next block's part of the argument `data`, `size` bytes that follow those of
-    this block, a little in every tile.
+    """The function that also fetches the next block's part of the argument `data`, bytes that follow those of this
+    block, a little in every tile.
 
     A tile reads as many rows in turns as it has pixels, a word of each. Processors that guess what is read next do not
     see that these follow each other, and wait for the third cache, or for memory, at every line.
@@ -67,6 +67,7 @@ def prefetch_rows(
     mark_loops(sch, {"block": block, **tiles, "step": step})
     func = sch.mod["main"]
     data = argument(func, "data")
+    bytes_in_all = prod(int(extent) for extent in data.shape)
 
     def fetching(inside: dict) -> tirx.For:
         step = inside["step"]
@@ -74,6 +75,7 @@ def prefetch_rows(
         for loop in (*(inside[name] for name in tiles), step):
             number = number * int(loop.extent) + loop.loop_var
             count *= int(loop.extent)
+        size = bytes_in_all // int(inside["block"].extent)
         share = -(-size // (_LINE * count))
         line = tirx.Var("line", "int32")
         begin = (inside["block"].loop_var + 1) * size

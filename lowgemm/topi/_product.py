@@ -53,8 +53,8 @@ def begun(func: tvm.tirx.PrimFunc) -> tvm.tirx.PrimFunc:
         zeroed = stmt.block.init
         first = tirx.BufferLoad(offset, [zeroed.indices[-1]])
         init = tirx.BufferStore(zeroed.buffer, first, zeroed.indices)
-        block = with_body(stmt.block, stmt.block.body, init)
-        return s_tir.SBlockRealize(stmt.iter_values, stmt.predicate, block)
+        begun_block = with_body(stmt.block, stmt.block.body, init)
+        return s_tir.SBlockRealize(stmt.iter_values, stmt.predicate, begun_block)
 
     return func.with_body(rewritten(func.body, begins))
 
