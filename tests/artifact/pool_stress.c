@@ -1,5 +1,8 @@
 /* Pools in several threads at once, each job checked for having done every task exactly once: while workers spin, after
- * they fell asleep, with more threads than CPUs, and in a child after fork(). Prints nothing and returns 0 if all is well. */
+ * they fell asleep, with more threads than CPUs, and in a child after fork(). A worker that is woken runs beside its caller.
+ * Prints nothing and returns 0 if all is well. */
+#define _GNU_SOURCE
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <pthread.h>
@@ -109,9 +112,53 @@ static const char *idle(void) {
   return seconds < 0.05 ? NULL : "idle workers keep a CPU busy";
 }
 
+typedef struct {
+  pthread_t caller;
+  cpu_set_t allowed; /* the worker's CPUs when it began */
+  _Atomic int begun;
+} meeting;
+
+/* The caller sleeps until the worker has a task, too. */
+static int meet(int id, lg_group *group, void *closure) {
+  (void)id, (void)group;
+  meeting *m = closure;
+  if (!pthread_equal(pthread_self(), m->caller)) {
+    sched_getaffinity(0, sizeof m->allowed, &m->allowed);
+    atomic_store(&m->begun, 1);
+  }
+  while (!atomic_load(&m->begun)) usleep(10);
+  return 0;
+}
+
+/* A worker that slept is woken on the other CPUs, wherever the caller is. On a busy machine it may not sleep every time. */
+static const char *woken(void) {
+  cpu_set_t all, one;
+  if (sched_getaffinity(0, sizeof all, &all) != 0 || CPU_COUNT(&all) < 2) return NULL;
+  const char *error = NULL;
+  lg_pool *pool = lg_pool_create(2);
+  for (int cpu = 0; cpu < CPU_SETSIZE && !error; cpu++) {
+    if (!CPU_ISSET(cpu, &all)) continue;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    sched_setaffinity(0, sizeof one, &one);
+    int others = 0;
+    for (int i = 0; i < 20; i++) {
+      usleep(2000);
+      meeting m = {.caller = pthread_self()};
+      lg_pool_launch(pool, meet, &m, 2);
+      others += CPU_COUNT(&m.allowed) == CPU_COUNT(&all) - 1 && !CPU_ISSET(cpu, &m.allowed);
+    }
+    if (others < 5) error = "workers are woken on their caller's CPU";
+  }
+  sched_setaffinity(0, sizeof all, &all);
+  lg_pool_destroy(pool);
+  return error;
+}
+
 int main(void) {
   const char *error = forked();
   if (!error) error = idle();
+  if (!error) error = woken();
   pthread_t threads[CALLERS];
   for (size_t i = 0; i < CALLERS; i++)
     if (pthread_create(&threads[i], NULL, caller, (void *)(i + 1)) != 0) return 2;

@@ -12,6 +12,7 @@
  *
  * A share's ticket holds the job's number and the next unclaimed task in one word, so that a worker which read a job that
  * has ended meanwhile fails to claim from it. Workers spin for a tenth of a millisecond after their last task, then sleep.
+ * They are woken on other CPUs than the caller's.
  */
 #define _GNU_SOURCE
 #include <limits.h>
@@ -31,6 +32,9 @@ typedef struct {
   pthread_t thread;
   lg_slot slot;
   int share; /* its own */
+  _Atomic pid_t id; /* 0 until it runs */
+  cpu_set_t allowed; /* its CPUs, as they were before it was kept off the caller's */
+  _Atomic int kept_off;
 } worker;
 
 typedef struct {
@@ -134,10 +138,27 @@ static void set_tickets(lg_pool *pool, int num_task, int open) {
   }
 }
 
+/* Keep sleeping workers off the CPU of this thread, on which some schedulers would wake them: there they would wait for
+ * this thread to do all of the job. They may use it again as soon as they run. */
+static void keep_off_this_cpu(lg_pool *pool) {
+  int here = sched_getcpu();
+  if (here < 0 || here >= CPU_SETSIZE) return;
+  for (int i = 0; i < pool->started; i++) {
+    worker *other = &pool->workers[i];
+    pid_t id = atomic_load_explicit(&other->id, memory_order_acquire);
+    cpu_set_t left;
+    if (!id || atomic_load(&other->kept_off) || sched_getaffinity(id, sizeof left, &left) != 0) continue;
+    other->allowed = left;
+    CPU_CLR(here, &left);
+    if (CPU_COUNT(&left) && sched_setaffinity(id, sizeof left, &left) == 0) atomic_store(&other->kept_off, 1);
+  }
+}
+
 static void *run_worker(void *argument) {
   worker *self = argument;
   lg_pool *pool = self->slot.pool;
   lg_current = &self->slot;
+  atomic_store(&self->id, (pid_t)syscall(SYS_gettid));
   uint64_t idle_since = nanoseconds();
   for (unsigned spins = 0;; spins++) {
     if (has_work(pool)) {
@@ -146,6 +167,10 @@ static void *run_worker(void *argument) {
       continue;
     }
     if (atomic_load_explicit(&pool->stop, memory_order_acquire)) break;
+    if (atomic_load(&self->kept_off)) {
+      sched_setaffinity(0, sizeof self->allowed, &self->allowed);
+      atomic_store(&self->kept_off, 0);
+    }
     if (spins % 64 || nanoseconds() - idle_since < SPIN_NANOSECONDS) {
       pause_cpu();
       continue;
@@ -162,8 +187,9 @@ static void *run_worker(void *argument) {
 
 static void wake_all(lg_pool *pool) {
   atomic_fetch_add(&pool->wake, 1);
-  if (atomic_load(&pool->sleeping))
-    syscall(SYS_futex, &pool->wake, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+  if (!atomic_load(&pool->sleeping)) return;
+  keep_off_this_cpu(pool);
+  syscall(SYS_futex, &pool->wake, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
 static int start_workers(lg_pool *pool) {
@@ -173,6 +199,8 @@ static int start_workers(lg_pool *pool) {
     worker *next = &pool->workers[pool->started];
     next->slot.pool = pool;
     next->share = pool->started + 1;
+    atomic_store(&next->id, 0);
+    atomic_store(&next->kept_off, 0);
     if (pthread_create(&next->thread, NULL, run_worker, next) != 0) return -1;
   }
   return 0;
