@@ -47,7 +47,7 @@ def conv(context: Context, node: Node) -> None:
     shape = graph.types[x].shape
     weight: np.ndarray = attrs["weight"]
     if attrs["gemm"]:
-        height, width = row_image(int(np.prod(shape[:-1])), shape[-1])
+        height, width = row_image(int(np.prod(shape[:-1])), shape[-1], context.threads)
         conv = ConvShape(1, height, width, shape[-1], weight.shape[0], (1, 1))
     else:
         pads = tuple(attrs.get("pads", (0, 0, 0, 0)))

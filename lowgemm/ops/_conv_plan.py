@@ -345,7 +345,7 @@ def _conv_shape(filters: Filters, batch: int, phase: Sequence[Phase], whole: boo
     if whole and not filters.depthwise and all(axis == Axis(axis.size) for axis in axes):
         # A matrix product: pixels are rows.
         pixels = batch * math.prod(axis.size for axis in axes)
-        height, width = row_image(pixels, filters.in_channels)
+        height, width = row_image(pixels, filters.in_channels, runtime().threads)
         return _two_axes(filters, 1, Axis(height), Axis(width))
     if whole and len(axes) == 3 and axes[0] == Axis(axes[0].size):
         batch *= axes.pop(0).size

@@ -15,10 +15,13 @@ SERIAL_MACS = 200_000
 _NEAR_WEIGHTS = 128 * 1024
 _NEAR_PIXELS = 128 * 1024
 
-# Bytes of pixels from which on they are not in the second cache, and of one pixel from which on processors do not see
-# that those of a tile, which are read in turns, follow each other. Below, prefetches cost up to a sixth.
-_FAR_PIXELS = 2_000_000
+# Bytes of pixels, or outputs, from which on they are not in the second cache.
+_FAR = 2_000_000
+# Bytes of one pixel from which on processors do not see that those of a tile, which are read in turns, follow each
+# other. Below, prefetches cost up to a sixth.
 _FAR_APART = 256
+# What a tile takes more that writes whole lines of far outputs: all of its stores wait for lines.
+_FAR_LINES = 0.1
 
 # What the copy that a tile needs takes more, for one vector of outputs: a fifth for three (56x56 144 -> 24, avx2).
 _STAGING = 0.6
@@ -82,7 +85,7 @@ def needs_stage(shape: ConvShape, packing: ConvPacking, in_dtype: str, config: C
 
 def fetches_rows(shape: ConvShape, packing: ConvPacking, config: ConvConfig, staged: bool) -> bool:
     """Whether the kernel fetches the pixels of the block after the one that it computes."""
-    far = shape.batch * shape.height * shape.width * shape.in_channels >= _FAR_PIXELS
+    far = shape.batch * shape.height * shape.width * shape.in_channels >= _FAR
     pointwise = packing.tap_rows * packing.tap_cols == 1 and shape.planes == FLAT
     apart = shape.in_channels >= _FAR_APART
     return far and pointwise and apart and config.order == "rows" and not staged
@@ -182,6 +185,8 @@ def _register_tile(
     one = shape.out_images * pixels == 1
     # Three vectors by three pixels spill in 16 registers: half the speed of any neighbour (56x56 144 -> 24, avx2).
     spilling = 3 if _is_avx2(target) and not target.paired else 0
+    lanes = packing.layout.lanes
+    far = shape.out_images * shape.out_height * shape.out_width * shape.out_channels >= _FAR
     pixel_tile = ConvConfig(1, 1, 1, 8, 1, "rows", 1)
     staged = needs_stage(shape, packing, packing.layout.lhs, pixel_tile)
     for vectors in range(1, 13 if one else 5):
@@ -198,6 +203,8 @@ def _register_tile(
                     continue
                 covered = -(-height // rows) * rows * (-(-width // columns) * columns)
                 cost = covered / pixels * _tile_cost(config, shape, target, packing, one)
+                if far and vectors * lanes >= 64:
+                    cost *= 1 + _FAR_LINES
                 if not staged and needs_stage(shape, packing, packing.layout.lhs, config):
                     cost *= 1 + _STAGING / panels
                 if best is None or cost < best[0] - 1e-9:
@@ -246,15 +253,16 @@ def check_conv_config(shape: ConvShape, target: CpuTarget, config: ConvConfig) -
         raise ValueError(f"{config}: blocks of {config.block} do not divide {tiles} rows")
 
 
-def row_image(rows: int, depth: int) -> tuple[int, int]:
+def row_image(rows: int, depth: int, threads: int) -> tuple[int, int]:
     """The rows of a matrix of `depth` columns as an image, whose rows stay in the caches and go to different threads.
 
-    A width that the widest register tile divides is best, and one whose pixels find room in the second cache, since
-    every panel of weights meets them all.
+    An image whose rows the threads can share evenly is best, of a width that the widest register tile divides, and
+    whose pixels find room in the second cache, since every panel of weights meets them all.
     """
     widest = max(28, min(256, _NEAR_PIXELS // depth))
     widths = [w for w in range(28, widest + 1) if rows % w == 0]
     if rows < FEW_PIXELS or not widths:
         return 1, rows
-    width = max(widths, key=lambda w: (w % 28 == 0, w))
+    uneven = {w: parallel_loss(rows // w, threads) for w in widths}
+    width = min(widths, key=lambda w: (round(uneven[w], 1), w % 28 != 0, -w))
     return rows // width, width

@@ -184,9 +184,21 @@ def test_threads_share_pixels_where_weights_are_near() -> None:
 
 
 def test_rows_of_a_matrix_are_images_whose_rows_find_room_in_the_second_cache() -> None:
-    found = {depth: row_image(1568, depth) for depth in (256, 1024, 2304, 1 << 20)}
+    found = {depth: row_image(1568, depth, 1) for depth in (256, 1024, 2304, 1 << 20)}
     assert found == {256: (7, 224), 1024: (14, 112), 2304: (28, 56), 1 << 20: (56, 28)}
-    assert row_image(392, 256) == (1, 392)
+    assert row_image(392, 256, 1) == (1, 392)
+
+
+def test_rows_of_a_matrix_are_images_whose_rows_threads_share_evenly() -> None:
+    found = {threads: row_image(1568, 256, threads) for threads in (1, 2, 4, 8)}
+    assert found == {1: (7, 224), 2: (14, 112), 4: (28, 56), 8: (56, 28)}
+
+
+def test_tiles_do_not_write_whole_lines_of_far_outputs() -> None:
+    target = LEVELS["avx512_vnni"]
+    near, far = (ConvShape(1, rows, 224, 256, 1024, (1, 1)) for rows in (4, 28))
+    vectors = [schedules.default_conv_config(shape, target).vectors for shape in (near, far)]
+    assert vectors == [4, 2]
 
 
 @pytest.mark.parametrize("summed", [0, 1, 2])
