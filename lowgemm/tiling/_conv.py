@@ -23,6 +23,10 @@ _FAR_APART = 256
 # What a tile takes more that writes whole lines of far outputs: all of its stores wait for lines.
 _FAR_LINES = 0.1
 
+# The share of loads and the loop that is seen beside 512-bit VNNI, of which one product or two begin in a cycle: products
+# alone count, and what a tile wastes of them.
+_BESIDE_VNNI = 0.2
+
 # What the copy that a tile needs takes more, for one vector of outputs: a fifth for three (56x56 144 -> 24, avx2).
 _STAGING = 0.6
 
@@ -228,7 +232,8 @@ def _tile_cost(
     dots = pixels * vectors
     loads = 0.5 * (pixels + vectors * (2 if widening else 1))
     loop = 2.0 / _unroll(packing, target, dots)
-    cost = (per_dot * dots + loads + loop) / dots
+    beside = _BESIDE_VNNI if target.dot_depth == 4 and target.registers == 32 and not one else 1.0
+    cost = (per_dot * dots + beside * (loads + loop)) / dots
     if one or not _is_avx2(target):
         return cost
     return cost * _avx2_pressure(dots, vectors, _steps(packing), target)

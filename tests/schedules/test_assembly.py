@@ -191,11 +191,11 @@ def test_tile_is_as_large_as_the_configuration_says(level: str, layer: str) -> N
     assert all(count % accumulators == 0 for count in counts), (counts, config)
 
 
-@pytest.mark.parametrize("level", ["avx512_vnni", "avx_vnni", "avx2"])
-def test_sums_are_no_memory_of_the_runtime(level: str) -> None:
-    """Also those of 512 bits, which are more than TVM keeps by itself: a copy of the image is all."""
+@pytest.mark.parametrize(("level", "copies"), [("avx512_vnni", 0), ("avx_vnni", 1), ("avx2", 1)])
+def test_sums_are_no_memory_of_the_runtime(level: str, copies: int) -> None:
+    """Also those of 512 bits, which are more than TVM keeps by itself: a copy of the image, if any, is all."""
     memory = [line for line in assembly("conv-1x1", level) if "AllocWorkspace@" in line]
-    assert len(memory) == 1
+    assert len(memory) == copies
 
 
 @pytest.mark.parametrize("level", LEVEL_NAMES)

@@ -191,12 +191,21 @@ def test_rows_of_a_matrix_are_images_whose_rows_find_room_in_the_second_cache() 
 
 def test_rows_of_a_matrix_are_images_whose_rows_threads_share_evenly() -> None:
     found = {threads: row_image(1568, 256, threads) for threads in (1, 2, 4, 8)}
-    assert found == {1: (7, 224), 2: (14, 112), 4: (28, 56), 8: (56, 28)}
+    assert found == {1: (7, 224), 2: (8, 196), 4: (8, 196), 8: (8, 196)}
+
+
+def test_tiles_of_vnni_waste_no_products() -> None:
+    target = LEVELS["avx512_vnni"]
+    tiles = {}
+    for pixels in (49, 196, 256):
+        config = schedules.default_conv_config(ConvShape(1, 1, pixels, 512, 512, (1, 1)), target)
+        tiles[pixels] = (config.columns, config.vectors)
+    assert tiles == {49: (7, 2), 196: (14, 2), 256: (4, 4)}
 
 
 def test_tiles_do_not_write_whole_lines_of_far_outputs() -> None:
     target = LEVELS["avx512_vnni"]
-    near, far = (ConvShape(1, rows, 224, 256, 1024, (1, 1)) for rows in (4, 28))
+    near, far = (ConvShape(1, rows, 192, 256, 1024, (1, 1)) for rows in (4, 28))
     vectors = [schedules.default_conv_config(shape, target).vectors for shape in (near, far)]
     assert vectors == [4, 2]
 
