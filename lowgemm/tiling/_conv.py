@@ -23,7 +23,7 @@ _FAR_APART = 256
 # What a tile takes more that writes whole lines of far outputs: all of its stores wait for lines.
 _FAR_LINES = 0.1
 
-# The share of loads and the loop that is seen beside 512-bit VNNI, of which one product or two begin in a cycle: products
+# The share of loads and the loop that is seen beside 512-bit VNNI, of which one or two products begin in a cycle: they
 # alone count, and what a tile wastes of them.
 _BESIDE_VNNI = 0.2
 
