@@ -163,10 +163,19 @@ class ConvShape:
         return (1, pixels[0] * pixels[1]) if self.joined else pixels
 
     @property
+    def inputs(self) -> int:
+        """Elements of the input."""
+        return self.batch * self.planes.size * self.height * self.width * self.in_channels
+
+    @property
+    def outputs(self) -> int:
+        """Elements of the output."""
+        return self.out_images * self.out_height * self.out_width * self.out_channels
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates of one run."""
-        pixels = self.out_images * self.out_height * self.out_width
-        return pixels * self.out_channels * self.taps * self.in_channels // self.groups
+        return self.outputs * self.taps * self.in_channels // self.groups
 
 
 # In runs of so many words, and from so large a share of them on, pairs make up for a loop over the others. The most are

@@ -20,7 +20,8 @@ _FAR = 2_000_000
 # Bytes of one pixel from which on processors do not see that those of a tile, which are read in turns, follow each
 # other. Below, prefetches cost up to a sixth.
 _FAR_APART = 256
-# What a tile takes more that writes whole lines of far outputs: all of its stores wait for lines.
+# Bytes of a cache line, and what a tile takes more that writes whole ones of far outputs: all its stores wait for them.
+_LINE = 64
 _FAR_LINES = 0.1
 
 # The share of loads and the loop that is seen beside 512-bit VNNI, of which one or two products begin in a cycle: they
@@ -89,10 +90,9 @@ def needs_stage(shape: ConvShape, packing: ConvPacking, in_dtype: str, config: C
 
 def fetches_rows(shape: ConvShape, packing: ConvPacking, config: ConvConfig, staged: bool) -> bool:
     """Whether the kernel fetches the pixels of the block after the one that it computes."""
-    far = shape.batch * shape.height * shape.width * shape.in_channels >= _FAR
     pointwise = packing.tap_rows * packing.tap_cols == 1 and shape.planes == FLAT
     apart = shape.in_channels >= _FAR_APART
-    return far and pointwise and apart and config.order == "rows" and not staged
+    return shape.inputs >= _FAR and pointwise and apart and config.order == "rows" and not staged
 
 
 def default_conv_config(shape: ConvShape, target: CpuTarget, threads: int = 1) -> ConvConfig:
@@ -189,8 +189,6 @@ def _register_tile(
     one = shape.out_images * pixels == 1
     # Three vectors by three pixels spill in 16 registers: half the speed of any neighbour (56x56 144 -> 24, avx2).
     spilling = 3 if _is_avx2(target) and not target.paired else 0
-    lanes = packing.layout.lanes
-    far = shape.out_images * shape.out_height * shape.out_width * shape.out_channels >= _FAR
     pixel_tile = ConvConfig(1, 1, 1, 8, 1, "rows", 1)
     staged = needs_stage(shape, packing, packing.layout.lhs, pixel_tile)
     for vectors in range(1, 13 if one else 5):
@@ -207,7 +205,7 @@ def _register_tile(
                     continue
                 covered = -(-height // rows) * rows * (-(-width // columns) * columns)
                 cost = covered / pixels * _tile_cost(config, shape, target, packing, one)
-                if far and vectors * lanes >= 64:
+                if shape.outputs >= _FAR and vectors * packing.layout.lanes >= _LINE:
                     cost *= 1 + _FAR_LINES
                 if not staged and needs_stage(shape, packing, packing.layout.lhs, config):
                     cost *= 1 + _STAGING / panels
@@ -268,6 +266,7 @@ def row_image(rows: int, depth: int, threads: int) -> tuple[int, int]:
     widths = [w for w in range(28, widest + 1) if rows % w == 0]
     if rows < FEW_PIXELS or not widths:
         return 1, rows
-    uneven = {w: parallel_loss(rows // w, threads) for w in widths}
-    width = min(widths, key=lambda w: (round(uneven[w], 1), w % 28 != 0, -w))
+    width = min(
+        widths, key=lambda w: (round(parallel_loss(rows // w, threads), 1), w % 28 != 0, -w)
+    )
     return rows // width, width

@@ -34,8 +34,7 @@ def default_grouped_config(shape: ConvShape, target: CpuTarget, threads: int = 1
     """
     most = min(_most_pixels(_packing(shape, target), target), shape.out_width)
     tiles = -(-shape.out_width // most)
-    images = shape.batch * shape.planes.size * shape.height * shape.width * shape.in_channels
-    return GroupedConfig(-(-shape.out_width // tiles), images >= _FAR)
+    return GroupedConfig(-(-shape.out_width // tiles), shape.inputs >= _FAR)
 
 
 def check_grouped_config(shape: ConvShape, target: CpuTarget, config: GroupedConfig) -> None:

@@ -138,9 +138,10 @@ static void set_tickets(lg_pool *pool, int num_task, int open) {
   }
 }
 
-/* Keep sleeping workers off the CPU of this thread, on which some schedulers would wake them: there they would wait for
- * this thread to do all of the job. They may use it again as soon as they run. */
+/* If workers sleep, keep the pool's off the CPU of this thread, on which some schedulers would wake them: there they would
+ * wait for this thread to do all of the job. They may use it again as soon as they have nothing to do. */
 static void keep_off_this_cpu(lg_pool *pool) {
+  if (!atomic_load(&pool->sleeping)) return;
   int here = sched_getcpu();
   if (here < 0 || here >= CPU_SETSIZE) return;
   for (int i = 0; i < pool->started; i++) {
@@ -187,9 +188,8 @@ static void *run_worker(void *argument) {
 
 static void wake_all(lg_pool *pool) {
   atomic_fetch_add(&pool->wake, 1);
-  if (!atomic_load(&pool->sleeping)) return;
-  keep_off_this_cpu(pool);
-  syscall(SYS_futex, &pool->wake, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+  if (atomic_load(&pool->sleeping))
+    syscall(SYS_futex, &pool->wake, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
 static int start_workers(lg_pool *pool) {
@@ -276,6 +276,7 @@ int lg_pool_launch(lg_pool *pool, lg_task task, void *closure, int num_task) {
   atomic_store_explicit(&pool->num_task, num_task, memory_order_release);
   atomic_store_explicit(&pool->calls, calls, memory_order_release);
   set_tickets(pool, num_task, 1);
+  keep_off_this_cpu(pool);
   wake_all(pool);
   work(pool, 0);
   for (unsigned spins = 0; atomic_load_explicit(&pool->done, memory_order_acquire) < num_task; spins++) {
